@@ -1,0 +1,33 @@
+//! One error for the edge of the library, and the only place that maps errors to exit codes.
+
+use crate::model::ModelError;
+use crate::runner::RunnerError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command line, or a file it names, asks for something impossible.
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Runner(#[from] RunnerError),
+    /// Results could not be written or read.
+    #[error("{0}")]
+    Results(String),
+    /// Ctrl-C; what was done is kept.
+    #[error("interrupted; {0}")]
+    Interrupted(String),
+}
+
+impl Error {
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Model(_) => 3,
+            Self::Runner(_) => 4,
+            Self::Results(_) => 5,
+            Self::Interrupted(_) => 130,
+        }
+    }
+}

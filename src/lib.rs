@@ -1,0 +1,32 @@
+//! batchlab measures, on the user's own GPU, which batch size, wait window and batching policy a
+//! language model should be served with.
+//!
+//! ```text
+//! workload ─▶ request ─▶ queue ─▶ policy ─▶ scheduler(+KV pages) ─▶ StepPlan ─▶ runner (CPU | CUDA) ─▶ tokens
+//!                                                                                  │
+//!                                                                                  ▼
+//!                      telemetry (NVML, beside it) ─▶ metrics ─▶ sweep ─▶ report
+//! ```
+//!
+//! There are two seams. A [`batching::Policy`] decides from plain data when a batch leaves and
+//! reserves nothing. A [`runner::Runner`] executes one [`plan::StepPlan`], which is host integers only.
+//! `docs/architecture.md` walks one request through these modules.
+
+pub mod batching;
+pub mod clock;
+pub mod engine;
+pub mod error;
+pub mod kv;
+pub mod metrics;
+pub mod model;
+pub mod plan;
+pub mod report;
+pub mod request;
+pub mod runner;
+pub mod sampling;
+pub mod scheduler;
+pub mod sweep;
+pub mod telemetry;
+pub mod workload;
+
+pub use error::Error;

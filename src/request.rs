@@ -1,0 +1,53 @@
+//! A request's journey: what was asked, which phase it is in, and when each thing happened.
+
+use std::time::Duration;
+
+use crate::sampling::Sampling;
+
+pub type RequestId = u64;
+
+/// What a user asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    pub id: RequestId,
+    /// Prompt token ids, at least one.
+    pub prompt: Vec<u32>,
+    /// Output tokens at most, at least one.
+    pub max_new_tokens: usize,
+    /// Tokens that end the request early; empty ignores the end-of-sequence token.
+    pub stop_tokens: Vec<u32>,
+    pub sampling: Sampling,
+    /// When the load generator meant to send it.
+    pub arrival: Duration,
+    /// Rejected when it has waited in the queue for this long.
+    pub timeout: Option<Duration>,
+}
+
+/// Why a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// `max_new_tokens` were generated.
+    Length,
+    /// A stop token was generated (it is the last token of the output).
+    Stop,
+    Cancelled,
+    /// Its timeout passed while it was queued.
+    TimedOut,
+}
+
+/// A request that ended, with its timestamps (since the clock's start).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    pub id: RequestId,
+    pub prompt_len: usize,
+    /// Generated tokens, the stop token included.
+    pub output: Vec<u32>,
+    pub reason: FinishReason,
+    pub arrival: Duration,
+    /// When the batch that holds it started; none if it never ran.
+    pub scheduled: Option<Duration>,
+    /// When each output token was delivered.
+    pub token_times: Vec<Duration>,
+    pub finished: Duration,
+}

@@ -1,0 +1,59 @@
+//! Executing steps. One trait, one whole step a call, so that a runner may fuse as it likes.
+
+pub mod cpu;
+pub mod cuda;
+mod select;
+
+use crate::kv::KvLayout;
+use crate::plan::{StepOutput, StepPlan};
+
+pub use select::{DeviceChoice, Dtype, KvBudget, RunnerOptions};
+
+/// How a runner was sized when it was opened. Every plan must stay within these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// B, rows in a step.
+    pub max_rows: usize,
+    /// T, tokens in a step, padding included.
+    pub max_tokens: usize,
+    /// S, KV length of a row, padding included.
+    pub max_kv_len: usize,
+}
+
+/// Executes steps of one model on one device.
+pub trait Runner {
+    /// One line for people: device and compute type.
+    fn describe(&self) -> String;
+    fn limits(&self) -> Limits;
+    fn kv_layout(&self) -> KvLayout;
+    /// Pages in the KV slab.
+    fn kv_pages(&self) -> usize;
+    /// Runs the step and returns the next token of every row.
+    fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, RunnerError>;
+    /// The logits of the last step, `[B, V]` row-major (V without head padding). For tests and
+    /// comparisons: on a GPU it copies them to the host.
+    fn logits(&mut self) -> Result<Vec<f32>, RunnerError>;
+}
+
+/// Why a runner could not be opened or a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    #[error("{0}")]
+    Unavailable(String),
+    #[error("{what} needs {needed} bytes, but {device} has {available} bytes free; {remedy}")]
+    OutOfMemory {
+        what: String,
+        needed: u64,
+        available: u64,
+        device: String,
+        remedy: String,
+    },
+    #[error("{device}: {call} failed: {cause}")]
+    Device {
+        device: String,
+        call: String,
+        cause: String,
+    },
+    #[error(transparent)]
+    Model(#[from] crate::model::ModelError),
+}

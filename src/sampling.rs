@@ -1,0 +1,177 @@
+//! Choosing the next token: the parameters, the counter-based generator and the reference rule.
+//!
+//! Sampling is Gumbel-max over the kept set: token = argmax(logit / temperature + g_i) with
+//! g_i = −ln(−ln u_i), which draws from the softmax of the kept logits (Gumbel 1954; Maddison et
+//! al. 2014). u_i depends only on (seed, sample index, token id), so a draw is reproducible on any
+//! device and in any batch.
+
+/// How one request's tokens are chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// 0 = greedy (argmax, lowest id on ties); otherwise logits are divided by it.
+    pub temperature: f32,
+    /// Keep the k largest logits (ties with the k-th are kept); 0 = all.
+    pub top_k: u32,
+    /// Keep the smallest set of most probable tokens whose probability reaches p (ties with the
+    /// last are kept); 1 = all. Applied after `top_k`, on its renormalised probabilities.
+    pub top_p: f32,
+    pub seed: u64,
+}
+
+impl Sampling {
+    pub const GREEDY: Self = Self {
+        temperature: 0.0,
+        top_k: 0,
+        top_p: 1.0,
+        seed: 0,
+    };
+
+    pub fn is_greedy(&self) -> bool {
+        self.temperature == 0.0
+    }
+}
+
+/// Philox 4×32-10 (Salmon et al., SC'11): four random words for a counter and a key.
+pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+    let [mut c0, mut c1, mut c2, mut c3] = counter;
+    let [mut k0, mut k1] = key;
+    for _ in 0..10 {
+        let p0 = u64::from(c0) * 0xD251_1F53;
+        let p1 = u64::from(c2) * 0xCD9E_8D57;
+        (c0, c1, c2, c3) = (
+            (p1 >> 32) as u32 ^ c1 ^ k0,
+            p1 as u32,
+            (p0 >> 32) as u32 ^ c3 ^ k1,
+            p0 as u32,
+        );
+        k0 = k0.wrapping_add(0x9E37_79B9);
+        k1 = k1.wrapping_add(0xBB67_AE85);
+    }
+    [c0, c1, c2, c3]
+}
+
+/// A uniform in (0, 1) from a random word: the top 23 bits plus a half, never 0 and never 1.
+pub fn unit_interval(word: u32) -> f32 {
+    ((word >> 9) as f32 + 0.5) * (1.0 / 8_388_608.0)
+}
+
+/// The Gumbel noise of one token: `-ln(-ln u)`.
+pub fn gumbel(seed: u64, sample_index: u32, token: u32) -> f32 {
+    let words = philox(
+        [token, sample_index, 0, 0],
+        [seed as u32, (seed >> 32) as u32],
+    );
+    -(-unit_interval(words[0]).ln()).ln()
+}
+
+/// Index of the largest value, the lowest index on ties; NaN never wins. 0 for an empty slice.
+pub fn argmax(logits: &[f32]) -> u32 {
+    let mut best = (f32::NEG_INFINITY, 0);
+    for (i, &v) in logits.iter().enumerate() {
+        if v > best.0 {
+            best = (v, i as u32);
+        }
+    }
+    best.1
+}
+
+/// The smallest logit that `top_k` and `top_p` keep. `logits` is `[V]`, unscaled.
+pub fn keep_threshold(logits: &[f32], s: &Sampling) -> f32 {
+    let mut sorted: Vec<f32> = logits.to_vec();
+    sorted.sort_unstable_by(|a, b| b.total_cmp(a));
+    if s.top_k > 0 && (s.top_k as usize) < sorted.len() {
+        let kth = sorted[s.top_k as usize - 1];
+        sorted.retain(|&v| v >= kth);
+    }
+    if s.top_p < 1.0 {
+        let weight = |v: f32| f64::from((v - sorted[0]) / s.temperature).exp();
+        let wanted = sorted.iter().map(|&v| weight(v)).sum::<f64>() * f64::from(s.top_p);
+        let mut sum = 0.0;
+        for &v in &sorted {
+            sum += weight(v);
+            if sum >= wanted {
+                return v;
+            }
+        }
+    }
+    sorted.last().copied().unwrap_or(f32::NEG_INFINITY)
+}
+
+/// The next token of one row. `logits` is `[V]`.
+pub fn sample(logits: &[f32], s: &Sampling, sample_index: u32) -> u32 {
+    if s.is_greedy() {
+        return argmax(logits);
+    }
+    let threshold = keep_threshold(logits, s);
+    let mut best = (f32::NEG_INFINITY, 0);
+    for (i, &v) in logits.iter().enumerate() {
+        if v >= threshold {
+            let score = v / s.temperature + gumbel(s.seed, sample_index, i as u32);
+            if score > best.0 {
+                best = (score, i as u32);
+            }
+        }
+    }
+    best.1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn philox_known_answers() {
+        // Random123's kat_vectors, philox4x32 10 rounds.
+        assert_eq!(
+            philox([0; 4], [0; 2]),
+            [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]
+        );
+        assert_eq!(
+            philox([u32::MAX; 4], [u32::MAX; 2]),
+            [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
+        );
+    }
+
+    #[test]
+    fn sampling_follows_the_kept_distribution() {
+        let logits = [1.0, 3.0, 2.0, -5.0, 2.5];
+        let s = Sampling {
+            temperature: 0.7,
+            top_k: 3,
+            top_p: 1.0,
+            seed: 7,
+        };
+        let draws = 40_000;
+        let mut counts = [0u32; 5];
+        for i in 0..draws {
+            counts[sample(&logits, &s, i) as usize] += 1;
+        }
+        let weights = logits.map(|v: f32| if v >= 2.0 { (v / 0.7).exp() } else { 0.0 });
+        let total: f32 = weights.iter().sum();
+        for (count, weight) in counts.iter().zip(weights) {
+            let (seen, wanted) = (*count as f32 / draws as f32, weight / total);
+            // Five standard deviations of a binomial share.
+            assert!((seen - wanted).abs() <= 5.0 * (wanted * (1.0 - wanted) / draws as f32).sqrt());
+        }
+    }
+
+    #[test]
+    fn top_p_keeps_the_smallest_sufficient_set() {
+        let logits = [0.5f32.ln(), 0.3f32.ln(), 0.15f32.ln(), 0.05f32.ln()];
+        let s = |top_p| Sampling {
+            temperature: 1.0,
+            top_k: 0,
+            top_p,
+            seed: 0,
+        };
+        assert_eq!(keep_threshold(&logits, &s(0.4)), logits[0]);
+        assert_eq!(keep_threshold(&logits, &s(0.7)), logits[1]);
+        assert_eq!(keep_threshold(&logits, &s(1.0)), logits[3]);
+    }
+
+    #[test]
+    fn huge_negative_and_nan_logits_never_win() {
+        assert_eq!(argmax(&[f32::NAN, -1e30, -1e38]), 1);
+        assert_eq!(argmax(&[2.0, 2.0]), 0);
+    }
+}
