@@ -1,1 +1,5 @@
 //! The CUDA runner.
+
+mod fatbins;
+pub mod kernels;
+pub mod ops;
