@@ -55,5 +55,7 @@ pub enum RunnerError {
         cause: String,
     },
     #[error(transparent)]
+    Plan(#[from] crate::plan::PlanError),
+    #[error(transparent)]
     Model(#[from] crate::model::ModelError),
 }
