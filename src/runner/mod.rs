@@ -55,7 +55,5 @@ pub enum RunnerError {
         cause: String,
     },
     #[error(transparent)]
-    Plan(#[from] crate::plan::PlanError),
-    #[error(transparent)]
     Model(#[from] crate::model::ModelError),
 }
