@@ -56,7 +56,7 @@ pub enum ParamData<'a> {
 /// exact in f32 on every device.
 pub fn seeded_unit(seed: u64, index: u64) -> f32 {
     let words = crate::sampling::philox(
-        [(index / 4) as u32, (index / 4 >> 32) as u32, 0, 1],
+        [(index / 4) as u32, ((index / 4) >> 32) as u32, 0, 1],
         [seed as u32, (seed >> 32) as u32],
     );
     2.0 * crate::sampling::unit_interval(words[(index % 4) as usize]) - 1.0
