@@ -1,6 +1,8 @@
 //! The operations of a forward pass as plain loops in f32: the specification that every CUDA
 //! kernel of the same name is tested against.
 
+use rayon::prelude::*;
+
 use crate::kv::KvLayout;
 use crate::model::Activation;
 
@@ -13,47 +15,50 @@ pub fn embedding(
     wpe: &[f32],
     channels: usize,
 ) {
-    for ((row, &id), &pos) in x.chunks_exact_mut(channels).zip(token_ids).zip(positions) {
-        let token = &wte[id as usize * channels..][..channels];
-        let position = &wpe[pos as usize * channels..][..channels];
-        for ((out, a), b) in row.iter_mut().zip(token).zip(position) {
-            *out = a + b;
-        }
-    }
+    let rows = x.par_chunks_exact_mut(channels);
+    rows.zip(token_ids)
+        .zip(positions)
+        .for_each(|((row, &id), &pos)| {
+            let token = &wte[id as usize * channels..][..channels];
+            let position = &wpe[pos as usize * channels..][..channels];
+            for ((out, a), b) in row.iter_mut().zip(token).zip(position) {
+                *out = a + b;
+            }
+        });
 }
 
 /// `x += add + bias`; `x` and `add` are `[T, C]`, `bias` `[C]`.
 pub fn bias_residual(x: &mut [f32], add: &[f32], bias: &[f32]) {
-    for (row, add) in x
-        .chunks_exact_mut(bias.len())
-        .zip(add.chunks_exact(bias.len()))
-    {
-        for ((out, a), b) in row.iter_mut().zip(add).zip(bias) {
-            *out += a + b;
-        }
-    }
+    let rows = x.par_chunks_exact_mut(bias.len());
+    rows.zip(add.par_chunks_exact(bias.len()))
+        .for_each(|(row, add)| {
+            for ((out, a), b) in row.iter_mut().zip(add).zip(bias) {
+                *out += a + b;
+            }
+        });
 }
 
 /// Layer norm over the last dimension (Ba et al. 2016): `out` and `x` are `[T, C]`.
 pub fn layer_norm(out: &mut [f32], x: &[f32], weight: &[f32], beta: &[f32], eps: f32) {
     let channels = weight.len();
-    for (out, x) in out.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
+    let rows = out.par_chunks_exact_mut(channels);
+    rows.zip(x.par_chunks_exact(channels)).for_each(|(out, x)| {
         let mean = x.iter().sum::<f32>() / channels as f32;
         let var = x.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / channels as f32;
         let scale = 1.0 / (var + eps).sqrt();
         for (((out, v), w), b) in out.iter_mut().zip(x).zip(weight).zip(beta) {
             *out = (v - mean) * scale * w + b;
         }
-    }
+    });
 }
 
 /// `h = activation(h + bias)`; `h` is `[T, F]`, `bias` `[F]`.
 pub fn bias_activation(h: &mut [f32], bias: &[f32], activation: Activation) {
-    for row in h.chunks_exact_mut(bias.len()) {
+    h.par_chunks_exact_mut(bias.len()).for_each(|row| {
         for (v, b) in row.iter_mut().zip(bias) {
             *v = activation.apply(*v + b);
         }
-    }
+    });
 }
 
 /// Where a token's K and V go.
@@ -124,39 +129,48 @@ pub fn attention(
 ) {
     let d = layout.head_dim;
     let scale = 1.0 / (d as f32).sqrt();
-    let mut token = 0;
-    for row in rows {
-        for i in 0..row.query_len {
-            let last = row.kv_len - row.query_len + i;
-            for head in 0..query_heads {
-                let kv_head = head * layout.kv_heads / query_heads;
-                let at = (token * query_heads + head) * d;
-                let address = |value, j: usize| {
-                    layout.offset(row.pages[j / layout.page_size], value, kv_head, j)
-                };
-                let scores: Vec<f32> = (row.kv_start..=last)
-                    .map(|j| dot(&q[at..at + d], &kv[address(false, j)..][..d]) * scale)
-                    .collect();
-                let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let out = &mut out[at..at + d];
-                out.fill(0.0);
-                let mut sum = 0.0;
-                for (j, score) in (row.kv_start..).zip(&scores) {
-                    let p = (score - max).exp();
-                    sum += p;
-                    for (o, v) in out.iter_mut().zip(&kv[address(true, j)..][..d]) {
-                        *o += p * v;
-                    }
-                }
-                if sum > 0.0 {
-                    out.iter_mut().for_each(|o| *o /= sum);
-                }
-            }
-            token += 1;
+    let queries: Vec<(&AttentionRow<'_>, usize)> = rows
+        .iter()
+        .flat_map(|row| (row.kv_len - row.query_len..row.kv_len).map(move |index| (row, index)))
+        .collect();
+    let heads = out.par_chunks_exact_mut(d).zip(q.par_chunks_exact(d));
+    heads.enumerate().for_each(|(i, (out, q))| {
+        let (row, last) = queries[i / query_heads];
+        let kv_head = i % query_heads * layout.kv_heads / query_heads;
+        let lane = |value, j: usize| {
+            let page = row.pages[j / layout.page_size];
+            &kv[layout.offset(page, value, kv_head, j)..][..d]
+        };
+        out.fill(0.0);
+        let scores: Vec<f32> = (row.kv_start..=last)
+            .map(|j| dot(q, lane(false, j)) * scale)
+            .collect();
+        let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        if max == f32::NEG_INFINITY {
+            return;
         }
-    }
+        let mut sum = 0.0;
+        for (j, score) in (row.kv_start..).zip(&scores) {
+            let p = (score - max).exp();
+            sum += p;
+            for (o, v) in out.iter_mut().zip(lane(true, j)) {
+                *o += p * v;
+            }
+        }
+        out.iter_mut().for_each(|o| *o /= sum);
+    });
 }
 
+/// Eight partial sums, which the compiler keeps in vector registers.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(x, y)| x * y).sum()
+    let (a, a_rest) = a.as_chunks::<8>();
+    let (b, b_rest) = b.as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    for (a, b) in a.iter().zip(b) {
+        for ((sum, x), y) in sums.iter_mut().zip(a).zip(b) {
+            *sum += x * y;
+        }
+    }
+    let rest = a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum::<f32>();
+    sums.iter().sum::<f32>() + rest
 }
