@@ -10,10 +10,10 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::{Dtype, KvBudget, Limits, Runner, RunnerError, RunnerOptions};
+use super::{Bounds, Dtype, KvBudget, Limits, Runner, RunnerError, RunnerOptions};
 use crate::kv::KvLayout;
-use crate::model::{Model, ModelError, ModelSpec, Param};
-use crate::plan::{PlanBounds, StepOutput, StepPlan};
+use crate::model::{Model, ModelSpec};
+use crate::plan::{StepOutput, StepPlan};
 use crate::sampling;
 use forward::{Scratch, forward};
 use memory::Demand;
@@ -23,9 +23,8 @@ use weights::Weights;
 /// the rayon pool it is called from, the global one by default; results do not depend on its size.
 pub struct CpuRunner {
     spec: ModelSpec,
-    limits: Limits,
+    bounds: Bounds,
     layout: KvLayout,
-    pages: usize,
     weights: Weights,
     /// `[layer][page][K|V][head][position][D]`
     kv: Box<[f32]>,
@@ -38,23 +37,14 @@ impl CpuRunner {
     /// Decodes the weights and places the KV slab. Errors: a type other than f32, a page size that
     /// is no power of two, memory that does not suffice, a damaged model.
     pub fn new(model: &Model, options: &RunnerOptions) -> Result<Self, RunnerError> {
-        Self::open(&model.spec, options, |param, count| {
-            Ok(weights::decode(model.param(param)?, count))
-        })
-    }
-
-    fn open(
-        spec: &ModelSpec,
-        options: &RunnerOptions,
-        values: impl Fn(Param, usize) -> Result<Vec<f32>, ModelError>,
-    ) -> Result<Self, RunnerError> {
+        let spec = &model.spec;
         if !matches!(options.dtype, None | Some(Dtype::F32)) {
-            return Err(RunnerError::Unavailable(
+            return Err(RunnerError::Options(
                 "the CPU computes in f32 only; leave out --dtype or use --device cuda".into(),
             ));
         }
         if !options.page_size.is_power_of_two() {
-            return Err(RunnerError::Unavailable(format!(
+            return Err(RunnerError::Options(format!(
                 "a KV page of {} positions is not possible; use a power of two",
                 options.page_size
             )));
@@ -74,27 +64,20 @@ impl CpuRunner {
         };
         demand.check()?;
         Ok(Self {
-            limits: options.limits,
+            bounds: Bounds {
+                limits: options.limits,
+                page_size: options.page_size,
+                kv_pages: pages as usize,
+                vocab: spec.vocab,
+                max_positions: spec.max_positions,
+            },
             layout,
-            pages: pages as usize,
             kv: demand.zeros(demand.kv / size_of::<f32>() as u64)?,
             scratch: Scratch::new(spec, &options.limits, &demand)?,
-            weights: Weights::load(spec, values)?,
+            weights: Weights::load(model)?,
             spec: spec.clone(),
             last_rows: 0,
         })
-    }
-
-    fn bounds(&self) -> PlanBounds {
-        PlanBounds {
-            max_rows: self.limits.max_rows,
-            max_tokens: self.limits.max_tokens,
-            max_kv_len: self.limits.max_kv_len,
-            vocab: self.spec.vocab,
-            max_positions: self.spec.max_positions,
-            page_size: self.layout.page_size,
-            kv_pages: self.pages,
-        }
     }
 
     /// The next token of every row, from the logits of this step.
@@ -136,7 +119,7 @@ impl Runner for CpuRunner {
     }
 
     fn limits(&self) -> Limits {
-        self.limits
+        self.bounds.limits
     }
 
     fn kv_layout(&self) -> KvLayout {
@@ -144,11 +127,11 @@ impl Runner for CpuRunner {
     }
 
     fn kv_pages(&self) -> usize {
-        self.pages
+        self.bounds.kv_pages
     }
 
     fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, RunnerError> {
-        plan.validate(&self.bounds())?;
+        self.bounds.check(plan)?;
         let started = Instant::now();
         // Inside the pool, so that each parallel loop starts without waking a worker.
         let tokens = rayon::scope(|_| {

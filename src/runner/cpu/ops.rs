@@ -174,3 +174,166 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     let rest = a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum::<f32>();
     sums.iter().sum::<f32>() + rest
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAYOUT: KvLayout = KvLayout {
+        layers: 1,
+        kv_heads: 1,
+        head_dim: 2,
+        page_size: 2,
+        bytes_per_element: 4,
+    };
+
+    /// A slab of four pages that holds `(key, value)` of the given KV indices in pages 3 and 1.
+    fn slab(entries: &[([f32; 2], [f32; 2])]) -> Vec<f32> {
+        // What no one may see would show.
+        let mut kv = vec![f32::NAN; 4 * LAYOUT.page_elements()];
+        for (index, (key, value)) in entries.iter().enumerate() {
+            let page = PAGES[index / 2];
+            kv[LAYOUT.offset(page, false, 0, index)..][..2].copy_from_slice(key);
+            kv[LAYOUT.offset(page, true, 0, index)..][..2].copy_from_slice(value);
+        }
+        kv
+    }
+
+    const PAGES: [u32; 2] = [3, 1];
+
+    fn attend(q: &[f32], entries: &[([f32; 2], [f32; 2])], kv_start: usize) -> Vec<f32> {
+        let row = AttentionRow {
+            query_len: q.len() / 2,
+            kv_start,
+            kv_len: entries.len(),
+            pages: &PAGES,
+        };
+        let mut out = vec![f32::NAN; q.len()];
+        attention(&mut out, q, &slab(entries), &[row], 1, &LAYOUT);
+        out
+    }
+
+    fn assert_close(got: &[f32], wanted: &[f32]) {
+        for (g, w) in got.iter().zip(wanted) {
+            assert!((g - w).abs() < 1e-6, "{got:?} {wanted:?}");
+        }
+    }
+
+    #[test]
+    fn attention_by_hand() {
+        // Scores ln 3 and 0 (times √2 against the scale): weights 3/4 and 1/4.
+        let ln3 = 3f32.ln() * 2f32.sqrt();
+        let entries = [
+            ([1.0, 0.0], [4.0, 0.0]),
+            ([0.0, 1.0], [0.0, 8.0]),
+            ([0.0, 0.0], [1.0, 1.0]),
+        ];
+        assert_close(&attend(&[ln3, 0.0], &entries[..2], 0), &[3.0, 2.0]);
+        // The third key scores 0: weights 3/5, 1/5, 1/5.
+        assert_close(&attend(&[ln3, 0.0], &entries, 0), &[2.6, 1.8]);
+        // Two queries: the first does not see the last key.
+        let both = attend(&[ln3, 0.0, ln3, 0.0], &entries, 0);
+        assert_close(&both, &[3.0, 2.0, 2.6, 1.8]);
+    }
+
+    #[test]
+    fn attention_of_one_key_is_its_value() {
+        assert_eq!(
+            attend(&[9.0, -9.0], &[([1.0, 2.0], [5.0, 6.0])], 0),
+            [5.0, 6.0]
+        );
+    }
+
+    #[test]
+    fn attention_gives_zeros_where_nothing_is_to_see() {
+        let entries = [([1.0, 1.0], [4.0, 4.0]); 3];
+        // The first two queries are padding, the third sees itself alone.
+        let out = attend(&[1.0; 6], &entries, 2);
+        assert_eq!(out, [0.0, 0.0, 0.0, 0.0, 4.0, 4.0]);
+        assert_eq!(attend(&[1.0; 2], &entries, 3), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn attention_survives_huge_scores() {
+        let entries = [([-1e30, 0.0], [1.0, 2.0]), ([-1e30, 0.0], [3.0, 4.0])];
+        assert_close(&attend(&[1e6, 0.0], &entries, 0), &[2.0, 3.0]);
+        // Beyond f32: no key has a weight.
+        assert_eq!(attend(&[1e30, 0.0], &entries, 0), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn query_heads_share_kv_heads() {
+        let layout = KvLayout {
+            kv_heads: 2,
+            ..LAYOUT
+        };
+        let mut kv = vec![0.0; layout.page_elements()];
+        for head in 0..2 {
+            kv[layout.offset(0, true, head, 0)..][..2].fill(head as f32 + 1.0);
+        }
+        let row = AttentionRow {
+            query_len: 1,
+            kv_start: 0,
+            kv_len: 1,
+            pages: &[0],
+        };
+        let mut out = [0.0; 8];
+        attention(&mut out, &[1.0; 8], &kv, &[row], 4, &layout);
+        assert_eq!(out, [1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0]);
+    }
+
+    #[test]
+    fn kv_append_fills_the_slot_and_nothing_else() {
+        let (mut q, mut kv) = ([0.0; 4], vec![0.0; 4 * LAYOUT.page_elements()]);
+        let qkv: Vec<f32> = (1..=12).map(|v| v as f32).collect();
+        let slots = [Some(2), None].map(|index| KvSlot {
+            pages: &PAGES,
+            index,
+        });
+        kv_append(&mut q, &mut kv, &qkv, &[0.5; 6], &slots, &LAYOUT);
+        assert_eq!(q, [1.5, 2.5, 7.5, 8.5]);
+        assert_eq!(kv[LAYOUT.offset(1, false, 0, 2)..][..2], [3.5, 4.5]);
+        assert_eq!(kv[LAYOUT.offset(1, true, 0, 2)..][..2], [5.5, 6.5]);
+        assert_eq!(kv.iter().filter(|&&v| v != 0.0).count(), 4);
+    }
+
+    #[test]
+    fn layer_norm_by_hand() {
+        let mut out = [0.0; 4];
+        layer_norm(
+            &mut out,
+            &[1.0, 3.0, -5.0, -5.0],
+            &[2.0, 2.0],
+            &[0.0, 1.0],
+            0.0,
+        );
+        assert_eq!(out[..2], [-2.0, 3.0]);
+        // A constant row has no deviation to divide by.
+        layer_norm(
+            &mut out,
+            &[1.0, 3.0, -5.0, -5.0],
+            &[2.0, 2.0],
+            &[0.0, 1.0],
+            1e-5,
+        );
+        assert_eq!(out[2..], [0.0, 1.0]);
+    }
+
+    #[test]
+    fn residual_bias_and_embedding_by_hand() {
+        let mut x = [1.0, 2.0, 3.0, 4.0];
+        bias_residual(&mut x, &[10.0, 20.0, 30.0, 40.0], &[0.5, 0.25]);
+        assert_eq!(x, [11.5, 22.25, 33.5, 44.25]);
+        bias_activation(&mut x, &[-20.0, -30.0], Activation::Relu);
+        assert_eq!(x, [0.0, 0.0, 13.5, 14.25]);
+        embedding(
+            &mut x,
+            &[1, 0],
+            &[0, 1],
+            &[1.0, 2.0, 3.0, 4.0],
+            &[0.5, 0.5, 10.0, 20.0],
+            2,
+        );
+        assert_eq!(x, [3.5, 4.5, 11.0, 22.0]);
+    }
+}

@@ -1,8 +1,7 @@
 //! A model's parameters in f32, decoded and packed once when the runner opens.
 
 use super::matmul::PackedMatrix;
-use crate::model::{ModelError, ModelSpec, Param, ParamData, seeded_unit};
-use rayon::prelude::*;
+use crate::model::{Model, ModelError, ModelSpec, Param};
 
 /// A layer norm's `[C]` weight and bias.
 pub struct Norm {
@@ -37,23 +36,23 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Takes every parameter from `values(param, count)`.
-    pub fn load(
-        spec: &ModelSpec,
-        values: impl Fn(Param, usize) -> Result<Vec<f32>, ModelError>,
-    ) -> Result<Self, ModelError> {
+    pub fn load(model: &Model) -> Result<Self, ModelError> {
+        let spec = &model.spec;
         let c = spec.channels;
+        let values = |param: Param| -> Result<_, ModelError> {
+            Ok(model.param(param)?.to_f32(param.count(spec)))
+        };
         let norm = |weight, bias| -> Result<_, ModelError> {
             Ok(Norm {
-                weight: values(weight, c)?,
-                bias: values(bias, c)?,
+                weight: values(weight)?,
+                bias: values(bias)?,
             })
         };
         let linear = |weight, bias, inputs, outputs| -> Result<_, ModelError> {
-            let matrix = values(weight, inputs * outputs)?;
+            let matrix = values(weight)?;
             Ok(Linear {
                 matrix: PackedMatrix::pack(&matrix, inputs, outputs),
-                bias: values(bias, outputs)?,
+                bias: values(bias)?,
             })
         };
         let layer = |i| -> Result<_, ModelError> {
@@ -67,11 +66,11 @@ impl Weights {
                 mlp_down: linear(Param::MlpDownWeight(i), Param::MlpDownBias(i), f, c)?,
             })
         };
-        let token_embedding = values(Param::TokenEmbedding, spec.vocab * c)?;
+        let token_embedding = values(Param::TokenEmbedding)?;
         Ok(Self {
             head: PackedMatrix::pack_transposed(&token_embedding, c, spec.vocab),
             token_embedding,
-            position_embedding: values(Param::PositionEmbedding, spec.max_positions * c)?,
+            position_embedding: values(Param::PositionEmbedding)?,
             layers: (0..spec.layers).map(layer).collect::<Result<_, _>>()?,
             final_norm: norm(Param::FinalNormWeight, Param::FinalNormBias)?,
         })
@@ -84,33 +83,5 @@ impl Weights {
         let layer = packed(c, spec.qkv_width()) + packed(q, c) + packed(c, f) + packed(f, c);
         let embeddings = (spec.vocab + spec.max_positions) * c + packed(c, spec.vocab);
         4 * (embeddings as u64 + spec.layers as u64 * layer as u64)
-    }
-}
-
-/// The elements of one parameter as f32.
-pub fn decode(data: ParamData<'_>, count: usize) -> Vec<f32> {
-    match data {
-        ParamData::F32(b) => b
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&e| f32::from_le_bytes(e))
-            .collect(),
-        ParamData::F16(b) => b
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&e| half::f16::from_le_bytes(e).to_f32())
-            .collect(),
-        ParamData::BF16(b) => b
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&e| half::bf16::from_le_bytes(e).to_f32())
-            .collect(),
-        ParamData::Seeded { seed, mean, spread } => (0..count as u64)
-            .into_par_iter()
-            .map(|i| mean + spread * seeded_unit(seed, i))
-            .collect(),
     }
 }
