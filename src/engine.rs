@@ -1,1 +1,251 @@
-//! engine
+//! One engine step: decide, reserve, plan, execute, apply.
+
+use std::time::Duration;
+
+use crate::batching::{Decision, Policy, Queue, QueueFull};
+use crate::clock::Clock;
+use crate::metrics::{BatchRecord, StepRecord};
+use crate::plan::StepPlan;
+use crate::request::{FinishReason, Finished, Request, RequestId};
+use crate::runner::{Runner, RunnerError};
+use crate::scheduler::{Admitted, Capacity, Padding, Refusal, Scheduler};
+
+/// How an engine is set up around a runner.
+pub struct EngineConfig {
+    pub policy: Box<dyn Policy>,
+    pub padding: Padding,
+    /// `--max-queue-size`
+    pub max_queue_size: usize,
+    /// The longest context of the model.
+    pub max_positions: usize,
+}
+
+/// Why a request was not accepted.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum SubmitError {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Ended with [`FinishReason::Rejected`].
+    #[error("the queue is full")]
+    QueueFull(Box<Finished>),
+}
+
+/// What to do before the next step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Step again at once.
+    Step,
+    /// Nothing happens before this time unless a request arrives.
+    WaitUntil(Duration),
+    /// Nothing happens before a request arrives.
+    WaitForArrival,
+}
+
+/// What one step did.
+#[derive(Debug)]
+pub struct Progress {
+    /// Tokens delivered, in row order.
+    pub tokens: Vec<(RequestId, u32)>,
+    pub finished: Vec<Finished>,
+    pub next: Next,
+}
+
+/// What the engine recorded, for [`crate::metrics`].
+#[derive(Debug, Default, Clone)]
+pub struct Records {
+    pub batches: Vec<BatchRecord>,
+    pub steps: Vec<StepRecord>,
+}
+
+pub struct Engine<'a> {
+    clock: &'a dyn Clock,
+    runner: &'a mut dyn Runner,
+    policy: Box<dyn Policy>,
+    queue: Queue,
+    scheduler: Scheduler,
+    more_expected: bool,
+    running: Option<BatchRecord>,
+    records: Records,
+}
+
+impl<'a> Engine<'a> {
+    pub fn new(runner: &'a mut dyn Runner, clock: &'a dyn Clock, config: EngineConfig) -> Self {
+        let limits = runner.limits();
+        let capacity = Capacity {
+            max_rows: limits.max_rows,
+            max_tokens: limits.max_tokens,
+            max_kv_len: limits.max_kv_len,
+            max_positions: config.max_positions,
+        };
+        Self {
+            scheduler: Scheduler::new(
+                runner.kv_pages(),
+                runner.kv_layout(),
+                capacity,
+                config.padding,
+            ),
+            clock,
+            runner,
+            policy: config.policy,
+            queue: Queue::bounded(config.max_queue_size),
+            more_expected: true,
+            running: None,
+            records: Records::default(),
+        }
+    }
+
+    pub fn clock(&self) -> &'a dyn Clock {
+        self.clock
+    }
+
+    pub fn records(&self) -> &Records {
+        &self.records
+    }
+
+    pub fn submit(&mut self, request: Request) -> Result<(), SubmitError> {
+        self.scheduler.check(&request)?;
+        self.more_expected = true;
+        self.queue.push(request).map_err(|QueueFull(request)| {
+            SubmitError::QueueFull(Box::new(unscheduled(
+                *request,
+                FinishReason::Rejected,
+                self.clock.now(),
+            )))
+        })
+    }
+
+    /// Ends a queued or running request.
+    pub fn cancel(&mut self, id: RequestId) -> Option<Finished> {
+        let now = self.clock.now();
+        match self.queue.cancel(id) {
+            Some(request) => Some(unscheduled(request, FinishReason::Cancelled, now)),
+            None => {
+                let ended = self.scheduler.cancel(id, now);
+                self.close_if_ended(now);
+                ended
+            }
+        }
+    }
+
+    /// Tells that nothing arrives before something completes, so that an incomplete static batch
+    /// may leave. The next `submit` takes it back.
+    pub fn flush(&mut self) {
+        self.more_expected = false;
+    }
+
+    pub fn step(&mut self) -> Result<Progress, RunnerError> {
+        let now = self.clock.now();
+        let mut finished = self.expire(now);
+        if !self.scheduler.is_running()
+            && let Some(next) = self.form_batch(now)
+        {
+            return Ok(Progress {
+                tokens: Vec::new(),
+                finished,
+                next,
+            });
+        }
+        let (plan, mut record) = self.plan();
+        let tokens = self.execute(&plan, &mut record)?;
+        let end = record.start + record.duration;
+        let tokens = self.scheduler.apply(&tokens, end, &mut finished);
+        record.host = (self.clock.now() - record.start).saturating_sub(record.compute);
+        self.record(record);
+        self.close_if_ended(end);
+        Ok(Progress {
+            tokens,
+            finished,
+            next: Next::Step,
+        })
+    }
+
+    fn expire(&mut self, now: Duration) -> Vec<Finished> {
+        let expired = self.queue.expire(now).into_iter();
+        expired
+            .map(|r| unscheduled(r, FinishReason::TimedOut, now))
+            .collect()
+    }
+
+    /// Asks the policy; `Some` says for what to wait, `None` that a batch has started.
+    fn form_batch(&mut self, now: Duration) -> Option<Next> {
+        let state = self.queue.state(now, self.more_expected);
+        let timeout = self.queue.next_timeout();
+        match self.policy.decide(&state) {
+            Decision::Take { count, reason } => {
+                match self.scheduler.admit(&mut self.queue, count, reason, now) {
+                    Some(batch) => {
+                        self.running = Some(self.open(batch, now));
+                        None
+                    }
+                    None => Some(Next::WaitForArrival),
+                }
+            }
+            Decision::WaitUntil(t) => Some(Next::WaitUntil(timeout.map_or(t, |o| o.min(t)))),
+            Decision::Hold => Some(timeout.map_or(Next::WaitForArrival, Next::WaitUntil)),
+        }
+    }
+
+    fn open(&self, batch: Admitted, now: Duration) -> BatchRecord {
+        BatchRecord {
+            size: batch.size,
+            max_size: self.policy.max_batch_size(),
+            close_reason: batch.reason,
+            wait: now.saturating_sub(batch.oldest_arrival),
+            start: now,
+            end: now,
+            ..BatchRecord::default()
+        }
+    }
+
+    fn plan(&mut self) -> (StepPlan, StepRecord) {
+        let start = self.clock.now();
+        let (plan, shape) = self.scheduler.plan();
+        let record = StepRecord {
+            start,
+            shape,
+            ..StepRecord::default()
+        };
+        (plan, record)
+    }
+
+    fn execute(
+        &mut self,
+        plan: &StepPlan,
+        record: &mut StepRecord,
+    ) -> Result<Vec<u32>, RunnerError> {
+        let output = self.runner.execute(plan)?;
+        record.compute = output.compute;
+        record.duration = self.clock.now().saturating_sub(record.start);
+        Ok(output.tokens)
+    }
+
+    fn record(&mut self, step: StepRecord) {
+        if let Some(batch) = &mut self.running {
+            batch.add(&step);
+        }
+        self.records.steps.push(step);
+    }
+
+    fn close_if_ended(&mut self, now: Duration) {
+        if !self.scheduler.is_running()
+            && let Some(mut batch) = self.running.take()
+        {
+            batch.end = now;
+            self.records.batches.push(batch);
+        }
+    }
+}
+
+/// A request that ended without ever running.
+fn unscheduled(request: Request, reason: FinishReason, now: Duration) -> Finished {
+    Finished {
+        id: request.id,
+        prompt_len: request.prompt.len(),
+        output: Vec::new(),
+        reason,
+        arrival: request.arrival,
+        scheduled: None,
+        token_times: Vec::new(),
+        finished: now,
+    }
+}

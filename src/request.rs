@@ -34,6 +34,15 @@ pub enum FinishReason {
     Cancelled,
     /// Its timeout passed while it was queued.
     TimedOut,
+    /// The queue was full.
+    Rejected,
+}
+
+impl FinishReason {
+    /// The request got the output it asked for.
+    pub fn is_complete(self) -> bool {
+        matches!(self, Self::Length | Self::Stop)
+    }
 }
 
 /// A request that ended, with its timestamps (since the clock's start).

@@ -1,0 +1,5 @@
+//! Queue, policies, scheduler and loads, without tensors and without waiting.
+
+mod loads;
+mod policies;
+mod scripted;

@@ -1,0 +1,132 @@
+//! A runner with no tensors on a clock that does not tick: policies and scheduling can be tested
+//! to the millisecond without sleeping.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use batchlab::batching::Policy;
+use batchlab::clock::{Clock, ManualClock};
+use batchlab::engine::{Engine, EngineConfig};
+use batchlab::kv::KvLayout;
+use batchlab::plan::{StepOutput, StepPlan};
+use batchlab::request::Request;
+use batchlab::runner::{Limits, Runner, RunnerError};
+use batchlab::sampling::Sampling;
+use batchlab::scheduler::Padding;
+
+pub const PAGE: usize = 4;
+pub const STEP: Duration = Duration::from_millis(2);
+/// The scripted model says the position of the token it was fed, plus this.
+pub const FIRST_TOKEN: u32 = 1000;
+
+/// Every step takes `STEP`; every plan is checked and kept.
+pub struct ScriptedRunner<'a> {
+    pub clock: &'a ManualClock,
+    pub pages: usize,
+    pub limits: Limits,
+    pub plans: Vec<StepPlan>,
+}
+
+impl<'a> ScriptedRunner<'a> {
+    pub fn new(clock: &'a ManualClock, pages: usize) -> Self {
+        Self {
+            clock,
+            pages,
+            limits: Limits {
+                max_rows: 64,
+                max_tokens: 4096,
+                max_kv_len: 256,
+            },
+            plans: Vec::new(),
+        }
+    }
+
+    /// What any runner may rely on.
+    fn check(&self, plan: &StepPlan) {
+        assert!(!plan.rows.is_empty() && plan.rows.len() <= self.limits.max_rows);
+        assert!(plan.tokens() <= self.limits.max_tokens);
+        assert_eq!(plan.token_ids.len(), plan.positions.len());
+        let queries: usize = plan.rows.iter().map(|r| r.query_len).sum();
+        assert_eq!(queries, plan.tokens());
+        let mut pages = HashSet::new();
+        for row in &plan.rows {
+            assert!(row.query_len >= 1 && row.query_len <= row.kv_len);
+            assert!(row.kv_start < row.kv_len && row.kv_len <= self.limits.max_kv_len);
+            assert!(row.pages.len() * PAGE >= row.kv_len, "pages hold the row");
+            for &page in &row.pages {
+                assert!((page as usize) < self.pages);
+                assert!(pages.insert(page), "page {page} has two owners");
+            }
+        }
+    }
+}
+
+impl Runner for ScriptedRunner<'_> {
+    fn describe(&self) -> String {
+        "scripted".into()
+    }
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+    fn kv_layout(&self) -> KvLayout {
+        KvLayout {
+            layers: 1,
+            kv_heads: 1,
+            head_dim: 8,
+            page_size: PAGE,
+            bytes_per_element: 4,
+        }
+    }
+    fn kv_pages(&self) -> usize {
+        self.pages
+    }
+    fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, RunnerError> {
+        self.check(plan);
+        self.plans.push(plan.clone());
+        self.clock.advance(STEP);
+        let mut last = 0;
+        let tokens = plan.rows.iter().map(|row| {
+            last += row.query_len;
+            FIRST_TOKEN + plan.positions[last - 1]
+        });
+        Ok(StepOutput {
+            tokens: tokens.collect(),
+            compute: STEP,
+        })
+    }
+    fn logits(&mut self) -> Result<Vec<f32>, RunnerError> {
+        Err(RunnerError::Unavailable("scripted".into()))
+    }
+}
+
+pub fn engine<'a>(
+    runner: &'a mut ScriptedRunner<'_>,
+    clock: &'a dyn Clock,
+    policy: impl Policy + 'static,
+    padding: Padding,
+) -> Engine<'a> {
+    let config = EngineConfig {
+        policy: Box::new(policy),
+        padding,
+        max_queue_size: 1000,
+        max_positions: 256,
+    };
+    Engine::new(runner, clock, config)
+}
+
+pub fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// A request that arrives at `arrival` ms.
+pub fn request(id: u64, arrival: u64, prompt_len: usize, output_len: usize) -> Request {
+    Request {
+        id,
+        prompt: (1..=prompt_len as u32).collect(),
+        max_new_tokens: output_len,
+        stop_tokens: Vec::new(),
+        sampling: Sampling::GREEDY,
+        arrival: ms(arrival),
+        timeout: None,
+    }
+}
