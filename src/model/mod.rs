@@ -1,33 +1,43 @@
 //! A model as data: its shape, its parameters, its tokenizer, and where they come from.
 
+mod error;
+mod hub;
 mod params;
+mod safetensors_file;
+mod source;
 mod spec;
+mod tokenizer;
+mod weights;
 
+pub use error::ModelError;
 pub use params::{Param, ParamData, seeded_unit};
+pub use source::DUMMY_SHAPES;
 pub use spec::{Activation, ModelSpec};
+pub use tokenizer::{TextStream, Tokenizer};
 
-use std::path::PathBuf;
-
-/// What is wrong with a model, and what to do about it.
-#[derive(Debug, thiserror::Error)]
-pub enum ModelError {
-    #[error("{path}: {cause}; {remedy}")]
-    File {
-        path: PathBuf,
-        cause: String,
-        remedy: String,
-    },
-}
+use weights::Checkpoint;
 
 /// A model ready to be placed on a device.
 #[derive(Debug)]
 pub struct Model {
     pub spec: ModelSpec,
+    pub tokenizer: Tokenizer,
+    weights: Weights,
+}
+
+#[derive(Debug)]
+enum Weights {
+    Stored(Checkpoint),
+    Seeded { seed: u64 },
 }
 
 impl Model {
-    /// The raw values of one parameter. Its shape and type are checked, and its values are finite.
-    pub fn param(&self, _param: Param) -> Result<ParamData<'_>, ModelError> {
-        todo!("checkpoint and dummy weights")
+    /// The raw values of one parameter: its shape and type are checked, and its values are finite.
+    /// A seeded parameter is only described, the runner makes it.
+    pub fn param(&self, param: Param) -> Result<ParamData<'_>, ModelError> {
+        match &self.weights {
+            Weights::Stored(checkpoint) => checkpoint.param(param),
+            Weights::Seeded { seed } => Ok(param.seeded(*seed)),
+        }
     }
 }

@@ -1,5 +1,10 @@
 //! The parameters of a model by role, and the raw data behind each.
 
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use super::ModelSpec;
+
 /// A parameter by role. Matrices are `[in, out]` row-major, so that `y = x · W`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Param {
@@ -37,14 +42,141 @@ pub enum Param {
     FinalNormBias,
 }
 
+impl Param {
+    /// Every parameter of a model, in the order of a forward pass.
+    pub fn all(spec: &ModelSpec) -> impl Iterator<Item = Self> {
+        let layers = (0..spec.layers).flat_map(|layer| LAYER.iter().map(move |make| make(layer)));
+        [Self::TokenEmbedding, Self::PositionEmbedding]
+            .into_iter()
+            .chain(layers)
+            .chain([Self::FinalNormWeight, Self::FinalNormBias])
+    }
+
+    /// Row-major shape, as stored.
+    pub fn shape(self, spec: &ModelSpec) -> Vec<usize> {
+        let attention = spec.heads * spec.head_dim;
+        match self {
+            Self::TokenEmbedding => vec![spec.vocab, spec.channels],
+            Self::PositionEmbedding => vec![spec.max_positions, spec.channels],
+            Self::QkvWeight(_) => vec![spec.channels, spec.qkv_width()],
+            Self::QkvBias(_) => vec![spec.qkv_width()],
+            Self::AttnOutWeight(_) => vec![attention, spec.channels],
+            Self::MlpUpWeight(_) => vec![spec.channels, spec.mlp_width],
+            Self::MlpUpBias(_) => vec![spec.mlp_width],
+            Self::MlpDownWeight(_) => vec![spec.mlp_width, spec.channels],
+            Self::AttnNormWeight(_)
+            | Self::AttnNormBias(_)
+            | Self::AttnOutBias(_)
+            | Self::MlpNormWeight(_)
+            | Self::MlpNormBias(_)
+            | Self::MlpDownBias(_)
+            | Self::FinalNormWeight
+            | Self::FinalNormBias => vec![spec.channels],
+        }
+    }
+
+    /// Elements in it.
+    pub fn count(self, spec: &ModelSpec) -> usize {
+        self.shape(spec).iter().product()
+    }
+
+    /// A number of its own for every parameter, the same whatever the model's size.
+    pub fn index(self) -> u64 {
+        let in_layer = |layer: usize, role: u64| 16 * (layer as u64 + 1) + role;
+        match self {
+            Self::TokenEmbedding => 0,
+            Self::PositionEmbedding => 1,
+            Self::FinalNormWeight => 2,
+            Self::FinalNormBias => 3,
+            Self::AttnNormWeight(l) => in_layer(l, 0),
+            Self::AttnNormBias(l) => in_layer(l, 1),
+            Self::QkvWeight(l) => in_layer(l, 2),
+            Self::QkvBias(l) => in_layer(l, 3),
+            Self::AttnOutWeight(l) => in_layer(l, 4),
+            Self::AttnOutBias(l) => in_layer(l, 5),
+            Self::MlpNormWeight(l) => in_layer(l, 6),
+            Self::MlpNormBias(l) => in_layer(l, 7),
+            Self::MlpUpWeight(l) => in_layer(l, 8),
+            Self::MlpUpBias(l) => in_layer(l, 9),
+            Self::MlpDownWeight(l) => in_layer(l, 10),
+            Self::MlpDownBias(l) => in_layer(l, 11),
+        }
+    }
+
+    /// HF's name in a GPT-2 checkpoint, without the `transformer.` that some files put before it.
+    pub(super) fn name(self) -> String {
+        match self {
+            Self::TokenEmbedding => "wte.weight".into(),
+            Self::PositionEmbedding => "wpe.weight".into(),
+            Self::FinalNormWeight => "ln_f.weight".into(),
+            Self::FinalNormBias => "ln_f.bias".into(),
+            Self::AttnNormWeight(l) => format!("h.{l}.ln_1.weight"),
+            Self::AttnNormBias(l) => format!("h.{l}.ln_1.bias"),
+            Self::QkvWeight(l) => format!("h.{l}.attn.c_attn.weight"),
+            Self::QkvBias(l) => format!("h.{l}.attn.c_attn.bias"),
+            Self::AttnOutWeight(l) => format!("h.{l}.attn.c_proj.weight"),
+            Self::AttnOutBias(l) => format!("h.{l}.attn.c_proj.bias"),
+            Self::MlpNormWeight(l) => format!("h.{l}.ln_2.weight"),
+            Self::MlpNormBias(l) => format!("h.{l}.ln_2.bias"),
+            Self::MlpUpWeight(l) => format!("h.{l}.mlp.c_fc.weight"),
+            Self::MlpUpBias(l) => format!("h.{l}.mlp.c_fc.bias"),
+            Self::MlpDownWeight(l) => format!("h.{l}.mlp.c_proj.weight"),
+            Self::MlpDownBias(l) => format!("h.{l}.mlp.c_proj.bias"),
+        }
+    }
+
+    /// Seeded values as GPT-2 is initialised: norms 1, biases 0, the rest with deviation 0.02.
+    pub(super) fn seeded<'a>(self, seed: u64) -> ParamData<'a> {
+        // A uniform on (−a, a) has the standard deviation a/√3.
+        const SPREAD: f32 = 0.034_641_016;
+        let (mean, spread) = match self {
+            Self::AttnNormWeight(_) | Self::MlpNormWeight(_) | Self::FinalNormWeight => (1.0, 0.0),
+            Self::TokenEmbedding
+            | Self::PositionEmbedding
+            | Self::QkvWeight(_)
+            | Self::AttnOutWeight(_)
+            | Self::MlpUpWeight(_)
+            | Self::MlpDownWeight(_) => (0.0, SPREAD),
+            Self::AttnNormBias(_)
+            | Self::QkvBias(_)
+            | Self::AttnOutBias(_)
+            | Self::MlpNormBias(_)
+            | Self::MlpUpBias(_)
+            | Self::MlpDownBias(_)
+            | Self::FinalNormBias => (0.0, 0.0),
+        };
+        ParamData::Seeded {
+            seed: seed.wrapping_add(self.index()),
+            mean,
+            spread,
+        }
+    }
+}
+
+/// The parameters of one layer, in the order of a forward pass.
+const LAYER: [fn(usize) -> Param; 12] = [
+    Param::AttnNormWeight,
+    Param::AttnNormBias,
+    Param::QkvWeight,
+    Param::QkvBias,
+    Param::AttnOutWeight,
+    Param::AttnOutBias,
+    Param::MlpNormWeight,
+    Param::MlpNormBias,
+    Param::MlpUpWeight,
+    Param::MlpUpBias,
+    Param::MlpDownWeight,
+    Param::MlpDownBias,
+];
+
 /// The values of one parameter, before a runner converts or makes them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ParamData<'a> {
-    /// Little-endian elements as they lie in the file, row-major, `count` of them.
+    /// Little-endian elements as they lie in the file, row-major, at any alignment.
     F32(&'a [u8]),
     F16(&'a [u8]),
     BF16(&'a [u8]),
-    /// `count` elements of `mean + spread · u`, u uniform in (−1, 1) from [`seeded_unit`].
+    /// Elements of `mean + spread · u`, u uniform in (−1, 1) from [`seeded_unit`].
     Seeded {
         seed: u64,
         mean: f32,
@@ -52,11 +184,35 @@ pub enum ParamData<'a> {
     },
 }
 
+impl ParamData<'_> {
+    /// The values in f32, exact for every stored type. `count` is [`Param::count`]; only a seeded
+    /// parameter, which does not know its length, uses it.
+    pub fn to_f32(&self, count: usize) -> Vec<f32> {
+        match *self {
+            Self::F32(bytes) => decode(bytes, f32::from_le_bytes),
+            Self::F16(bytes) => decode(bytes, |b| f16::from_le_bytes(b).to_f32()),
+            Self::BF16(bytes) => decode(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+            Self::Seeded {
+                mean, spread: 0.0, ..
+            } => vec![mean; count],
+            Self::Seeded { seed, mean, spread } => (0..count as u64)
+                .into_par_iter()
+                .map(|i| mean + spread * seeded_unit(seed, i))
+                .collect(),
+        }
+    }
+}
+
+fn decode<const N: usize>(bytes: &[u8], element: impl Fn([u8; N]) -> f32 + Sync) -> Vec<f32> {
+    let (elements, _) = bytes.as_chunks::<N>();
+    elements.par_iter().map(|&b| element(b)).collect()
+}
+
 /// Element `index` of a seeded parameter, uniform in (−1, 1): the top 23 bits of one Philox word,
 /// exact in f32 on every device.
 pub fn seeded_unit(seed: u64, index: u64) -> f32 {
     let words = crate::sampling::philox(
-        [(index / 4) as u32, (index / 4 >> 32) as u32, 0, 1],
+        [(index / 4) as u32, ((index / 4) >> 32) as u32, 0, 1],
         [seed as u32, (seed >> 32) as u32],
     );
     2.0 * crate::sampling::unit_interval(words[(index % 4) as usize]) - 1.0

@@ -1,0 +1,106 @@
+//! Text to token ids and back, through the tokenizers library.
+
+use std::path::Path;
+
+use super::ModelError;
+
+/// A model's tokenizer; every id it gives is below the model's vocabulary size.
+#[derive(Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+}
+
+impl Tokenizer {
+    /// Reads tokenizer.json for a model with `vocab` tokens. `path` is only named in errors.
+    pub(super) fn from_json(path: &Path, json: &[u8], vocab: usize) -> Result<Self, ModelError> {
+        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|e| {
+            let remedy = "copy the model's original tokenizer.json again";
+            ModelError::file(path, format!("is not a tokenizer ({e})"), remedy)
+        })?;
+        // A file may carry the cutting and padding of its training script.
+        inner
+            .with_truncation(None)
+            .map_err(|e| ModelError::Tokenizer(e.to_string()))?
+            .with_padding(None);
+
+        let largest = inner.get_vocab(true).into_values().max();
+        let cause = match largest {
+            None => "has an empty vocabulary".to_owned(),
+            Some(id) if id as usize >= vocab => {
+                format!("has token ids up to {id}, but the model's \"vocab_size\" is {vocab}")
+            }
+            // Vocabularies are padded to round sizes, but never by a tenth.
+            Some(id) if (id as usize + 1) * 10 < vocab * 9 => {
+                format!(
+                    "knows {} tokens, but the model's \"vocab_size\" is {vocab}",
+                    id + 1
+                )
+            }
+            Some(_) => return Ok(Self { inner }),
+        };
+        let remedy = "use the tokenizer.json that belongs to this model";
+        Err(ModelError::file(path, cause, remedy))
+    }
+
+    /// Token ids of a text, special tokens included as the tokenizer adds them.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        self.inner
+            .encode_fast(text, true)
+            .map(|encoding| encoding.get_ids().to_vec())
+            .map_err(|e| ModelError::Tokenizer(e.to_string()))
+    }
+
+    /// Text of token ids, special tokens left out.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
+        self.inner
+            .decode(ids, true)
+            .map_err(|e| ModelError::Tokenizer(e.to_string()))
+    }
+
+    /// Decodes one sequence token by token.
+    pub fn stream(&self) -> TextStream<'_> {
+        TextStream {
+            tokenizer: self,
+            ids: Vec::new(),
+            shown: 0,
+        }
+    }
+}
+
+/// Text of a sequence as its tokens arrive. A character whose bytes are spread over several tokens
+/// comes out whole, with the last of them.
+#[derive(Debug)]
+pub struct TextStream<'a> {
+    tokenizer: &'a Tokenizer,
+    /// The tokens shown last, for context (a decoder may treat the first token apart), and after
+    /// them the tokens not shown yet.
+    ids: Vec<u32>,
+    /// How many of `ids` are shown.
+    shown: usize,
+}
+
+impl TextStream<'_> {
+    /// Adds a token and returns the text that is now complete, which may be empty.
+    pub fn push(&mut self, id: u32) -> Result<String, ModelError> {
+        self.ids.push(id);
+        let text = self.pending()?;
+        // An unfinished character decodes to U+FFFD.
+        if text.is_empty() || text.ends_with(char::REPLACEMENT_CHARACTER) {
+            return Ok(String::new());
+        }
+        self.ids.drain(..self.shown);
+        self.shown = self.ids.len();
+        Ok(text)
+    }
+
+    /// The text still held back when a sequence ends; bytes of an unfinished character are U+FFFD.
+    pub fn finish(self) -> Result<String, ModelError> {
+        self.pending()
+    }
+
+    fn pending(&self) -> Result<String, ModelError> {
+        let text = self.tokenizer.decode(&self.ids)?;
+        let shown = self.tokenizer.decode(&self.ids[..self.shown])?;
+        Ok(text.get(shown.len()..).unwrap_or_default().to_owned())
+    }
+}
