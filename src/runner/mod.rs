@@ -1,5 +1,6 @@
 //! Executing steps. One trait, one whole step a call, so that a runner may fuse as it likes.
 
+mod bounds;
 pub mod cpu;
 pub mod cuda;
 mod select;
@@ -7,7 +8,8 @@ mod select;
 use crate::kv::KvLayout;
 use crate::plan::{StepOutput, StepPlan};
 
-pub use select::{DeviceChoice, Dtype, KvBudget, RunnerOptions};
+pub use bounds::Bounds;
+pub use select::{DeviceChoice, Dtype, KvBudget, ParseOptionError, RunnerOptions, open};
 
 /// How a runner was sized when it was opened. Every plan must stay within these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +42,12 @@ pub trait Runner {
 pub enum RunnerError {
     #[error("{0}")]
     Unavailable(String),
+    /// The runner cannot be opened as asked.
+    #[error("{0}")]
+    Options(String),
+    /// A plan outside the runner's bounds: a bug of the caller.
+    #[error("step plan refused: {0}")]
+    Plan(String),
     #[error("{what} needs {needed} bytes, but {device} has {available} bytes free; {remedy}")]
     OutOfMemory {
         what: String,

@@ -1,3 +1,158 @@
 //! The CPU runner: the readable specification of a step, in f32.
 
+mod forward;
+mod matmul;
+mod memory;
 pub mod ops;
+mod weights;
+
+use std::time::Instant;
+
+use rayon::prelude::*;
+
+use super::{Bounds, Dtype, KvBudget, Limits, Runner, RunnerError, RunnerOptions};
+use crate::kv::KvLayout;
+use crate::model::{Model, ModelSpec};
+use crate::plan::{StepOutput, StepPlan};
+use crate::sampling;
+use forward::{Scratch, forward};
+use memory::Demand;
+use weights::Weights;
+
+/// A model on the CPU: weights, KV slab and scratch, all placed when it is opened. It computes on
+/// the rayon pool it is called from, the global one by default; results do not depend on its size.
+pub struct CpuRunner {
+    spec: ModelSpec,
+    bounds: Bounds,
+    layout: KvLayout,
+    weights: Weights,
+    /// `[layer][page][K|V][head][position][D]`
+    kv: Box<[f32]>,
+    scratch: Scratch,
+    /// B of the last step.
+    last_rows: usize,
+}
+
+impl CpuRunner {
+    /// Decodes the weights and places the KV slab. Errors: a type other than f32, a page size that
+    /// is no power of two, memory that does not suffice, a damaged model.
+    pub fn new(model: &Model, options: &RunnerOptions) -> Result<Self, RunnerError> {
+        let spec = &model.spec;
+        if !matches!(options.dtype, None | Some(Dtype::F32)) {
+            return Err(RunnerError::Options(
+                "the CPU computes in f32 only; leave out --dtype or use --device cuda".into(),
+            ));
+        }
+        if !options.page_size.is_power_of_two() {
+            return Err(RunnerError::Options(format!(
+                "a KV page of {} positions is not possible; use a power of two",
+                options.page_size
+            )));
+        }
+        let layout = KvLayout {
+            layers: spec.layers,
+            kv_heads: spec.kv_heads,
+            head_dim: spec.head_dim,
+            page_size: options.page_size,
+            bytes_per_element: size_of::<f32>(),
+        };
+        let pages = kv_pages(&layout, options)?;
+        let demand = Demand {
+            weights: Weights::bytes(spec),
+            kv: pages.saturating_mul(layout.bytes_per_page() as u64),
+            scratch: Scratch::bytes(spec, &options.limits),
+        };
+        demand.check()?;
+        Ok(Self {
+            bounds: Bounds {
+                limits: options.limits,
+                page_size: options.page_size,
+                kv_pages: pages as usize,
+                vocab: spec.vocab,
+                max_positions: spec.max_positions,
+            },
+            layout,
+            kv: demand.zeros(demand.kv / size_of::<f32>() as u64)?,
+            scratch: Scratch::new(spec, &options.limits, &demand)?,
+            weights: Weights::load(model)?,
+            spec: spec.clone(),
+            last_rows: 0,
+        })
+    }
+
+    /// The next token of every row, from the logits of this step.
+    fn sample(&self, plan: &StepPlan) -> Vec<u32> {
+        self.scratch
+            .logits
+            .par_chunks_exact(self.spec.vocab)
+            .zip(&plan.rows)
+            .map(|(logits, row)| sampling::sample(logits, &row.sampling, row.sample_index))
+            .collect()
+    }
+}
+
+/// Pages of the slab: what the budget holds, or as many as the limits can use.
+fn kv_pages(layout: &KvLayout, options: &RunnerOptions) -> Result<u64, RunnerError> {
+    let page = layout.bytes_per_page() as u64;
+    match options.kv {
+        KvBudget::Bytes(bytes) if bytes < page => Err(RunnerError::OutOfMemory {
+            what: format!("one KV page of {} positions", layout.page_size),
+            needed: page,
+            available: bytes,
+            device: "--kv-cache-memory".into(),
+            remedy: "raise it or lower --kv-block-size".into(),
+        }),
+        // A page number is a u32.
+        KvBudget::Bytes(bytes) => Ok((bytes / page).min(u64::from(u32::MAX))),
+        KvBudget::Utilization(_) => {
+            let per_row = layout.pages_for(options.limits.max_kv_len) as u64;
+            Ok(per_row
+                .saturating_mul(options.limits.max_rows as u64)
+                .max(1))
+        }
+    }
+}
+
+impl Runner for CpuRunner {
+    fn describe(&self) -> String {
+        format!("CPU, {} threads, f32", rayon::current_num_threads())
+    }
+
+    fn limits(&self) -> Limits {
+        self.bounds.limits
+    }
+
+    fn kv_layout(&self) -> KvLayout {
+        self.layout
+    }
+
+    fn kv_pages(&self) -> usize {
+        self.bounds.kv_pages
+    }
+
+    fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, RunnerError> {
+        self.bounds.check(plan)?;
+        let started = Instant::now();
+        // Inside the pool, so that each parallel loop starts without waking a worker.
+        let tokens = rayon::scope(|_| {
+            forward(
+                &self.spec,
+                &self.weights,
+                &self.layout,
+                &mut self.kv,
+                &mut self.scratch,
+                plan,
+            );
+            self.sample(plan)
+        });
+        self.last_rows = plan.rows.len();
+        Ok(StepOutput {
+            tokens,
+            compute: started.elapsed(),
+        })
+    }
+
+    fn logits(&mut self) -> Result<Vec<f32>, RunnerError> {
+        Ok(self.scratch.logits[..self.last_rows * self.spec.vocab].to_vec())
+    }
+}

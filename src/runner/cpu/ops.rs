@@ -1,6 +1,8 @@
 //! The operations of a forward pass as plain loops in f32: the specification that every CUDA
 //! kernel of the same name is tested against.
 
+use rayon::prelude::*;
+
 use crate::kv::KvLayout;
 use crate::model::Activation;
 
@@ -13,47 +15,50 @@ pub fn embedding(
     wpe: &[f32],
     channels: usize,
 ) {
-    for ((row, &id), &pos) in x.chunks_exact_mut(channels).zip(token_ids).zip(positions) {
-        let token = &wte[id as usize * channels..][..channels];
-        let position = &wpe[pos as usize * channels..][..channels];
-        for ((out, a), b) in row.iter_mut().zip(token).zip(position) {
-            *out = a + b;
-        }
-    }
+    let rows = x.par_chunks_exact_mut(channels);
+    rows.zip(token_ids)
+        .zip(positions)
+        .for_each(|((row, &id), &pos)| {
+            let token = &wte[id as usize * channels..][..channels];
+            let position = &wpe[pos as usize * channels..][..channels];
+            for ((out, a), b) in row.iter_mut().zip(token).zip(position) {
+                *out = a + b;
+            }
+        });
 }
 
 /// `x += add + bias`; `x` and `add` are `[T, C]`, `bias` `[C]`.
 pub fn bias_residual(x: &mut [f32], add: &[f32], bias: &[f32]) {
-    for (row, add) in x
-        .chunks_exact_mut(bias.len())
-        .zip(add.chunks_exact(bias.len()))
-    {
-        for ((out, a), b) in row.iter_mut().zip(add).zip(bias) {
-            *out += a + b;
-        }
-    }
+    let rows = x.par_chunks_exact_mut(bias.len());
+    rows.zip(add.par_chunks_exact(bias.len()))
+        .for_each(|(row, add)| {
+            for ((out, a), b) in row.iter_mut().zip(add).zip(bias) {
+                *out += a + b;
+            }
+        });
 }
 
 /// Layer norm over the last dimension (Ba et al. 2016): `out` and `x` are `[T, C]`.
 pub fn layer_norm(out: &mut [f32], x: &[f32], weight: &[f32], beta: &[f32], eps: f32) {
     let channels = weight.len();
-    for (out, x) in out.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
+    let rows = out.par_chunks_exact_mut(channels);
+    rows.zip(x.par_chunks_exact(channels)).for_each(|(out, x)| {
         let mean = x.iter().sum::<f32>() / channels as f32;
         let var = x.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / channels as f32;
         let scale = 1.0 / (var + eps).sqrt();
         for (((out, v), w), b) in out.iter_mut().zip(x).zip(weight).zip(beta) {
             *out = (v - mean) * scale * w + b;
         }
-    }
+    });
 }
 
 /// `h = activation(h + bias)`; `h` is `[T, F]`, `bias` `[F]`.
 pub fn bias_activation(h: &mut [f32], bias: &[f32], activation: Activation) {
-    for row in h.chunks_exact_mut(bias.len()) {
+    h.par_chunks_exact_mut(bias.len()).for_each(|row| {
         for (v, b) in row.iter_mut().zip(bias) {
             *v = activation.apply(*v + b);
         }
-    }
+    });
 }
 
 /// Where a token's K and V go.
@@ -124,39 +129,211 @@ pub fn attention(
 ) {
     let d = layout.head_dim;
     let scale = 1.0 / (d as f32).sqrt();
-    let mut token = 0;
-    for row in rows {
-        for i in 0..row.query_len {
-            let last = row.kv_len - row.query_len + i;
-            for head in 0..query_heads {
-                let kv_head = head * layout.kv_heads / query_heads;
-                let at = (token * query_heads + head) * d;
-                let address = |value, j: usize| {
-                    layout.offset(row.pages[j / layout.page_size], value, kv_head, j)
-                };
-                let scores: Vec<f32> = (row.kv_start..=last)
-                    .map(|j| dot(&q[at..at + d], &kv[address(false, j)..][..d]) * scale)
-                    .collect();
-                let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let out = &mut out[at..at + d];
-                out.fill(0.0);
-                let mut sum = 0.0;
-                for (j, score) in (row.kv_start..).zip(&scores) {
-                    let p = (score - max).exp();
-                    sum += p;
-                    for (o, v) in out.iter_mut().zip(&kv[address(true, j)..][..d]) {
-                        *o += p * v;
-                    }
-                }
-                if sum > 0.0 {
-                    out.iter_mut().for_each(|o| *o /= sum);
-                }
-            }
-            token += 1;
+    let queries: Vec<(&AttentionRow<'_>, usize)> = rows
+        .iter()
+        .flat_map(|row| (row.kv_len - row.query_len..row.kv_len).map(move |index| (row, index)))
+        .collect();
+    let heads = out.par_chunks_exact_mut(d).zip(q.par_chunks_exact(d));
+    heads.enumerate().for_each(|(i, (out, q))| {
+        let (row, last) = queries[i / query_heads];
+        let kv_head = i % query_heads * layout.kv_heads / query_heads;
+        let lane = |value, j: usize| {
+            let page = row.pages[j / layout.page_size];
+            &kv[layout.offset(page, value, kv_head, j)..][..d]
+        };
+        out.fill(0.0);
+        let scores: Vec<f32> = (row.kv_start..=last)
+            .map(|j| dot(q, lane(false, j)) * scale)
+            .collect();
+        let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        if max == f32::NEG_INFINITY {
+            return;
         }
-    }
+        let mut sum = 0.0;
+        for (j, score) in (row.kv_start..).zip(&scores) {
+            let p = (score - max).exp();
+            sum += p;
+            for (o, v) in out.iter_mut().zip(lane(true, j)) {
+                *o += p * v;
+            }
+        }
+        out.iter_mut().for_each(|o| *o /= sum);
+    });
 }
 
+/// Eight partial sums, which the compiler keeps in vector registers.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(x, y)| x * y).sum()
+    let (a, a_rest) = a.as_chunks::<8>();
+    let (b, b_rest) = b.as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    for (a, b) in a.iter().zip(b) {
+        for ((sum, x), y) in sums.iter_mut().zip(a).zip(b) {
+            *sum += x * y;
+        }
+    }
+    let rest = a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum::<f32>();
+    sums.iter().sum::<f32>() + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAYOUT: KvLayout = KvLayout {
+        layers: 1,
+        kv_heads: 1,
+        head_dim: 2,
+        page_size: 2,
+        bytes_per_element: 4,
+    };
+
+    /// A slab of four pages that holds `(key, value)` of the given KV indices in pages 3 and 1.
+    fn slab(entries: &[([f32; 2], [f32; 2])]) -> Vec<f32> {
+        // What no one may see would show.
+        let mut kv = vec![f32::NAN; 4 * LAYOUT.page_elements()];
+        for (index, (key, value)) in entries.iter().enumerate() {
+            let page = PAGES[index / 2];
+            kv[LAYOUT.offset(page, false, 0, index)..][..2].copy_from_slice(key);
+            kv[LAYOUT.offset(page, true, 0, index)..][..2].copy_from_slice(value);
+        }
+        kv
+    }
+
+    const PAGES: [u32; 2] = [3, 1];
+
+    fn attend(q: &[f32], entries: &[([f32; 2], [f32; 2])], kv_start: usize) -> Vec<f32> {
+        let row = AttentionRow {
+            query_len: q.len() / 2,
+            kv_start,
+            kv_len: entries.len(),
+            pages: &PAGES,
+        };
+        let mut out = vec![f32::NAN; q.len()];
+        attention(&mut out, q, &slab(entries), &[row], 1, &LAYOUT);
+        out
+    }
+
+    fn assert_close(got: &[f32], wanted: &[f32]) {
+        for (g, w) in got.iter().zip(wanted) {
+            assert!((g - w).abs() < 1e-6, "{got:?} {wanted:?}");
+        }
+    }
+
+    #[test]
+    fn attention_by_hand() {
+        // Scores ln 3 and 0 (times √2 against the scale): weights 3/4 and 1/4.
+        let ln3 = 3f32.ln() * 2f32.sqrt();
+        let entries = [
+            ([1.0, 0.0], [4.0, 0.0]),
+            ([0.0, 1.0], [0.0, 8.0]),
+            ([0.0, 0.0], [1.0, 1.0]),
+        ];
+        assert_close(&attend(&[ln3, 0.0], &entries[..2], 0), &[3.0, 2.0]);
+        // The third key scores 0: weights 3/5, 1/5, 1/5.
+        assert_close(&attend(&[ln3, 0.0], &entries, 0), &[2.6, 1.8]);
+        // Two queries: the first does not see the last key.
+        let both = attend(&[ln3, 0.0, ln3, 0.0], &entries, 0);
+        assert_close(&both, &[3.0, 2.0, 2.6, 1.8]);
+    }
+
+    #[test]
+    fn attention_of_one_key_is_its_value() {
+        assert_eq!(
+            attend(&[9.0, -9.0], &[([1.0, 2.0], [5.0, 6.0])], 0),
+            [5.0, 6.0]
+        );
+    }
+
+    #[test]
+    fn attention_gives_zeros_where_nothing_is_to_see() {
+        let entries = [([1.0, 1.0], [4.0, 4.0]); 3];
+        // The first two queries are padding, the third sees itself alone.
+        let out = attend(&[1.0; 6], &entries, 2);
+        assert_eq!(out, [0.0, 0.0, 0.0, 0.0, 4.0, 4.0]);
+        assert_eq!(attend(&[1.0; 2], &entries, 3), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn attention_survives_huge_scores() {
+        let entries = [([-1e30, 0.0], [1.0, 2.0]), ([-1e30, 0.0], [3.0, 4.0])];
+        assert_close(&attend(&[1e6, 0.0], &entries, 0), &[2.0, 3.0]);
+        // Beyond f32: no key has a weight.
+        assert_eq!(attend(&[1e30, 0.0], &entries, 0), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn query_heads_share_kv_heads() {
+        let layout = KvLayout {
+            kv_heads: 2,
+            ..LAYOUT
+        };
+        let mut kv = vec![0.0; layout.page_elements()];
+        for head in 0..2 {
+            kv[layout.offset(0, true, head, 0)..][..2].fill(head as f32 + 1.0);
+        }
+        let row = AttentionRow {
+            query_len: 1,
+            kv_start: 0,
+            kv_len: 1,
+            pages: &[0],
+        };
+        let mut out = [0.0; 8];
+        attention(&mut out, &[1.0; 8], &kv, &[row], 4, &layout);
+        assert_eq!(out, [1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0]);
+    }
+
+    #[test]
+    fn kv_append_fills_the_slot_and_nothing_else() {
+        let (mut q, mut kv) = ([0.0; 4], vec![0.0; 4 * LAYOUT.page_elements()]);
+        let qkv: Vec<f32> = (1..=12).map(|v| v as f32).collect();
+        let slots = [Some(2), None].map(|index| KvSlot {
+            pages: &PAGES,
+            index,
+        });
+        kv_append(&mut q, &mut kv, &qkv, &[0.5; 6], &slots, &LAYOUT);
+        assert_eq!(q, [1.5, 2.5, 7.5, 8.5]);
+        assert_eq!(kv[LAYOUT.offset(1, false, 0, 2)..][..2], [3.5, 4.5]);
+        assert_eq!(kv[LAYOUT.offset(1, true, 0, 2)..][..2], [5.5, 6.5]);
+        assert_eq!(kv.iter().filter(|&&v| v != 0.0).count(), 4);
+    }
+
+    #[test]
+    fn layer_norm_by_hand() {
+        let mut out = [0.0; 4];
+        layer_norm(
+            &mut out,
+            &[1.0, 3.0, -5.0, -5.0],
+            &[2.0, 2.0],
+            &[0.0, 1.0],
+            0.0,
+        );
+        assert_eq!(out[..2], [-2.0, 3.0]);
+        // A constant row has no deviation to divide by.
+        layer_norm(
+            &mut out,
+            &[1.0, 3.0, -5.0, -5.0],
+            &[2.0, 2.0],
+            &[0.0, 1.0],
+            1e-5,
+        );
+        assert_eq!(out[2..], [0.0, 1.0]);
+    }
+
+    #[test]
+    fn residual_bias_and_embedding_by_hand() {
+        let mut x = [1.0, 2.0, 3.0, 4.0];
+        bias_residual(&mut x, &[10.0, 20.0, 30.0, 40.0], &[0.5, 0.25]);
+        assert_eq!(x, [11.5, 22.25, 33.5, 44.25]);
+        bias_activation(&mut x, &[-20.0, -30.0], Activation::Relu);
+        assert_eq!(x, [0.0, 0.0, 13.5, 14.25]);
+        embedding(
+            &mut x,
+            &[1, 0],
+            &[0, 1],
+            &[1.0, 2.0, 3.0, 4.0],
+            &[0.5, 0.5, 10.0, 20.0],
+            2,
+        );
+        assert_eq!(x, [3.5, 4.5, 11.0, 22.0]);
+    }
 }

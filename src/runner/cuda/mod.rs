@@ -1,1 +1,275 @@
-//! The CUDA runner.
+//! The CUDA runner: hand-written kernels, cuBLASLt for matrix products, one stream.
+//!
+//! Everything is placed when the runner opens; a step allocates nothing. A step is: check the plan,
+//! pack it, launch (one graph for a known decode shape), wait, read the tokens.
+
+mod device;
+mod fatbins;
+mod forward;
+mod gemm;
+mod graphs;
+mod inputs;
+pub mod kernels;
+mod memory;
+pub mod ops;
+mod scratch;
+mod shape;
+mod weights;
+
+use std::time::{Duration, Instant};
+
+use cudarc::driver::result;
+
+use self::device::{Device, Memory, Pinned};
+use self::forward::{Forward, Network};
+use self::gemm::Gemms;
+use self::graphs::Graphs;
+use self::inputs::{InputArrays, Inputs};
+use self::kernels::Kernels;
+use self::memory::Demand;
+use self::scratch::{Scratch, ScratchSizes};
+use self::shape::StepShape;
+use self::weights::{Weights, padded_vocab};
+use super::{Bounds, Dtype, Limits, Runner, RunnerError, RunnerOptions};
+use crate::kv::KvLayout;
+use crate::model::Model;
+use crate::plan::{StepOutput, StepPlan};
+
+pub use device::available;
+
+/// Runs steps on one GPU.
+pub struct CudaRunner {
+    // Dropped in this order: graphs and buffers before the stream and the context in `device`.
+    graphs: Graphs,
+    pipeline: Pipeline,
+    bounds: Bounds,
+    /// Rows of the last step.
+    rows: usize,
+    _kv: Memory,
+    _scratch: Memory,
+    device: Device,
+}
+
+impl CudaRunner {
+    /// Opens `cuda:{ordinal}`, checks that everything fits, then loads the model.
+    ///
+    /// # Errors
+    /// [`RunnerError::Unavailable`] without a GPU, driver, kernels or cuBLASLt, or for sizes that
+    /// have no kernel; [`RunnerError::OutOfMemory`] with the numbers; [`RunnerError::Model`].
+    pub fn open(
+        ordinal: usize,
+        model: &Model,
+        options: &RunnerOptions,
+    ) -> Result<Self, RunnerError> {
+        let (spec, limits) = (&model.spec, options.limits);
+        let dtype = options.dtype.unwrap_or(Dtype::BF16);
+        available(ordinal)?;
+        Kernels::supports(spec.head_dim, options.page_size)?;
+        check_limits(&limits)?;
+        let device = Device::open(ordinal)?;
+        let kernels = Kernels::load(&device.context)?;
+        let mut gemms = Gemms::new(&device, dtype)?;
+
+        let layout = KvLayout {
+            layers: spec.layers,
+            kv_heads: spec.kv_heads,
+            head_dim: spec.head_dim,
+            page_size: options.page_size,
+            bytes_per_element: dtype.bytes(),
+        };
+        let sizes = ScratchSizes {
+            spec,
+            dtype,
+            limits,
+            sms: device.sms,
+        };
+        let scratch_bytes = Scratch::place(0, &sizes).1;
+        let input_bytes = InputArrays::bytes(&StepShape::largest(&limits), options.page_size);
+        let demand = Demand {
+            weights: weights::bytes(spec, dtype),
+            scratch: scratch_bytes + input_bytes,
+            layout,
+            limits,
+            budget: options.kv,
+        };
+        let kv_pages = demand.kv_pages(device.free_bytes()?, &device.name)?;
+
+        let scratch_memory = device.allocate("scratch", scratch_bytes)?;
+        let (scratch, _end) = Scratch::place(scratch_memory.address, &sizes);
+        gemms.set_workspace(scratch.workspace);
+        let kv_bytes = kv_pages as u64 * layout.bytes_per_page() as u64;
+        let kv = device.allocate("the KV cache", kv_bytes)?;
+        let largest = StepShape::largest(&limits);
+        let inputs = Inputs::allocate(&device, &largest, options.page_size)?;
+        let tokens = device.allocate_pinned(largest.rows)?;
+        let weights = Weights::load(&device, &kernels, model, dtype)?;
+        let mut runner = Self {
+            graphs: Graphs::default(),
+            pipeline: Pipeline {
+                network: Network {
+                    spec: spec.clone(),
+                    dtype,
+                    kernels,
+                    gemms,
+                    weights,
+                    scratch,
+                    layout,
+                    kv_slab: kv.address,
+                    kv_pages,
+                },
+                inputs,
+                tokens,
+            },
+            bounds: Bounds {
+                limits,
+                page_size: options.page_size,
+                kv_pages,
+                vocab: spec.vocab,
+                max_positions: spec.max_positions,
+            },
+            rows: 0,
+            _kv: kv,
+            _scratch: scratch_memory,
+            device,
+        };
+        runner.warm_up()?;
+        Ok(runner)
+    }
+
+    /// Runs and captures every greedy decode shape on padding rows, so that no step pays for it.
+    fn warm_up(&mut self) -> Result<(), RunnerError> {
+        let nothing = StepPlan::default();
+        for shape in StepShape::decode_shapes(&self.bounds.limits) {
+            self.pipeline.inputs.pack(&nothing, &shape);
+            self.run(shape)?;
+            self.capture_if_new(shape);
+        }
+        Ok(())
+    }
+
+    /// Runs decode steps as plain launches from now on: what graphs are compared with.
+    pub fn without_graphs(mut self) -> Self {
+        self.graphs.turn_off("turned off".into());
+        self
+    }
+
+    /// Puts a packed step on the stream and waits for it; gives the time waited.
+    fn run(&mut self, shape: StepShape) -> Result<Duration, RunnerError> {
+        let launched = match self.graphs.launch(&self.device, &shape) {
+            Ok(false) => self.pipeline.launch(&self.device, shape),
+            other => other.map(drop),
+        };
+        // Also after a failed launch: the buffers must be idle before the next step fills them.
+        let start = Instant::now();
+        self.device.synchronize()?;
+        let waited = start.elapsed();
+        launched?;
+        Ok(waited)
+    }
+
+    /// Captures a step that just ran, for the next of its shape.
+    fn capture_if_new(&mut self, shape: StepShape) {
+        if self.graphs.wants(&shape) {
+            let launches = || self.pipeline.launch(&self.device, shape);
+            self.graphs.capture(&self.device, shape, launches);
+        }
+    }
+}
+
+/// What the launches of a step touch.
+struct Pipeline {
+    network: Network,
+    inputs: Inputs,
+    /// `[B]` the tokens of the last step.
+    tokens: Pinned,
+}
+
+impl Pipeline {
+    /// Copy in, forward pass, copy out.
+    fn launch(&mut self, device: &Device, shape: StepShape) -> Result<(), RunnerError> {
+        self.inputs.upload(device, &shape)?;
+        let forward = Forward {
+            device,
+            inputs: self.inputs.arrays(&shape),
+            network: &mut self.network,
+            shape,
+        };
+        forward.run()?;
+        self.download(device, shape.rows)
+    }
+
+    fn download(&mut self, device: &Device, rows: usize) -> Result<(), RunnerError> {
+        let from = self.network.scratch.tokens;
+        let to = &mut self.tokens.words_mut()[..rows];
+        // SAFETY: `rows` tokens are at `from`; the page-locked buffer lives until the stream is
+        // synchronised, and is not read before.
+        let copied = unsafe { result::memcpy_dtoh_async(to, from, device.stream.cu_stream()) };
+        device.check("cuMemcpyDtoHAsync", copied)
+    }
+}
+
+impl Runner for CudaRunner {
+    fn describe(&self) -> String {
+        let (device, dtype) = (&self.device.name, self.pipeline.network.dtype);
+        format!("{device}, {dtype}, {}", self.graphs.describe())
+    }
+
+    fn limits(&self) -> Limits {
+        self.bounds.limits
+    }
+
+    fn kv_layout(&self) -> KvLayout {
+        self.pipeline.network.layout
+    }
+
+    fn kv_pages(&self) -> usize {
+        self.bounds.kv_pages
+    }
+
+    fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, RunnerError> {
+        self.bounds.check(plan)?;
+        let shape = StepShape::of(plan, &self.bounds.limits);
+        self.pipeline.inputs.pack(plan, &shape);
+        let compute = self.run(shape)?;
+        self.rows = plan.rows.len();
+        let tokens = &self.pipeline.tokens.words()[..self.rows];
+        let tokens = tokens.iter().map(|&id| id as u32).collect();
+        self.capture_if_new(shape);
+        Ok(StepOutput { tokens, compute })
+    }
+
+    fn logits(&mut self) -> Result<Vec<f32>, RunnerError> {
+        let (vocab, stride) = (
+            self.pipeline.network.spec.vocab,
+            padded_vocab(&self.pipeline.network.spec),
+        );
+        let mut padded = vec![0f32; self.rows * stride];
+        let (from, stream) = (
+            self.pipeline.network.scratch.logits,
+            self.device.stream.cu_stream(),
+        );
+        // SAFETY: the last step left `rows` rows of `stride` logits at `from`; waited for below.
+        let copied = unsafe { result::memcpy_dtoh_async(&mut padded, from, stream) };
+        self.device.check("cuMemcpyDtoHAsync", copied)?;
+        self.device.synchronize()?;
+        let rows = padded.chunks_exact(stride);
+        Ok(rows.flat_map(|row| &row[..vocab]).copied().collect())
+    }
+}
+
+fn check_limits(limits: &Limits) -> Result<(), RunnerError> {
+    let Limits {
+        max_rows,
+        max_tokens,
+        max_kv_len,
+    } = *limits;
+    // Sizes are i32 on the device.
+    let sensible = |size: usize| (1..=1 << 24).contains(&size);
+    if [max_rows, max_tokens, max_kv_len].into_iter().all(sensible) {
+        return Ok(());
+    }
+    Err(RunnerError::Options(format!(
+        "a step of {max_rows} rows, {max_tokens} tokens and context {max_kv_len} cannot be: each must be from 1 to {}",
+        1 << 24
+    )))
+}

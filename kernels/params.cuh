@@ -1,0 +1,152 @@
+// The params structs that kernels take by value. Each mirrors the struct of the same name in
+// src/runner/cuda/ops/, which documents the fields and asserts the same sizes and offsets.
+//
+// Pointers first, then 4-byte scalars. `T` is the kernel's compute type.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+template <typename T>
+struct EmbeddingParams {
+    float* x;
+    const int32_t* token_ids;
+    const int32_t* positions;
+    const T* wte;
+    const T* wpe;
+    int32_t tokens;
+    int32_t channels;
+};
+static_assert(sizeof(EmbeddingParams<float>) == 48);
+static_assert(offsetof(EmbeddingParams<float>, tokens) == 40);
+
+template <typename T>
+struct ResidualLayerNormParams {
+    float* x;
+    const T* add;
+    const T* bias;
+    const T* weight;
+    const T* beta;
+    T* out;
+    const int32_t* row_index;
+    int32_t rows;
+    int32_t channels;
+    float eps;
+};
+static_assert(sizeof(ResidualLayerNormParams<float>) == 72);
+static_assert(offsetof(ResidualLayerNormParams<float>, rows) == 56);
+static_assert(offsetof(ResidualLayerNormParams<float>, eps) == 64);
+
+template <typename T>
+struct BiasActivationParams {
+    T* h;
+    const T* bias;
+    int32_t tokens;
+    int32_t features;
+    int32_t activation;
+};
+static_assert(sizeof(BiasActivationParams<float>) == 32);
+static_assert(offsetof(BiasActivationParams<float>, activation) == 24);
+
+template <typename T>
+struct KvAppendParams {
+    const T* qkv;
+    const T* bias;
+    T* q;
+    T* kv;
+    const int32_t* token_row;
+    const int32_t* kv_index;
+    const int32_t* page_table;
+    int32_t tokens;
+    int32_t query_heads;
+    int32_t kv_heads;
+    int32_t head_dim;
+    int32_t page_size;
+    int32_t page_stride;
+};
+static_assert(sizeof(KvAppendParams<float>) == 80);
+static_assert(offsetof(KvAppendParams<float>, tokens) == 56);
+static_assert(offsetof(KvAppendParams<float>, page_stride) == 76);
+
+template <typename T>
+struct AttentionPrefillParams {
+    T* out;
+    const T* q;
+    const T* kv;
+    const int32_t* page_table;
+    const int32_t* query_start;
+    const int32_t* kv_start;
+    const int32_t* kv_len;
+    int32_t rows;
+    int32_t max_query_len;
+    int32_t query_heads;
+    int32_t kv_heads;
+    int32_t head_dim;
+    int32_t page_size;
+    int32_t page_stride;
+    float scale;
+};
+static_assert(sizeof(AttentionPrefillParams<float>) == 88);
+static_assert(offsetof(AttentionPrefillParams<float>, rows) == 56);
+static_assert(offsetof(AttentionPrefillParams<float>, scale) == 84);
+
+template <typename T>
+struct AttentionDecodeParams {
+    T* out;
+    const T* q;
+    const T* kv;
+    const int32_t* page_table;
+    const int32_t* kv_start;
+    const int32_t* kv_len;
+    float* partial_out;
+    float* partial_lse;
+    int32_t rows;
+    int32_t splits;
+    int32_t chunk;
+    int32_t query_heads;
+    int32_t kv_heads;
+    int32_t head_dim;
+    int32_t page_size;
+    int32_t page_stride;
+    float scale;
+};
+static_assert(sizeof(AttentionDecodeParams<float>) == 104);
+static_assert(offsetof(AttentionDecodeParams<float>, rows) == 64);
+static_assert(offsetof(AttentionDecodeParams<float>, scale) == 96);
+
+struct ArgmaxParams {
+    const float* logits;
+    int32_t* out;
+    int32_t rows;
+    int32_t vocab;
+    int32_t stride;
+};
+static_assert(sizeof(ArgmaxParams) == 32);
+static_assert(offsetof(ArgmaxParams, stride) == 24);
+
+struct SampleParams {
+    const float* logits;
+    const float* temperature;
+    const int32_t* top_k;
+    const float* top_p;
+    const uint64_t* seed;
+    const int32_t* sample_index;
+    int32_t* out;
+    int32_t rows;
+    int32_t vocab;
+    int32_t stride;
+};
+static_assert(sizeof(SampleParams) == 72);
+static_assert(offsetof(SampleParams, rows) == 56);
+static_assert(offsetof(SampleParams, stride) == 64);
+
+template <typename T>
+struct RandomFillParams {
+    T* out;
+    uint64_t seed;
+    uint64_t count;
+    float mean;
+    float spread;
+};
+static_assert(sizeof(RandomFillParams<float>) == 32);
+static_assert(offsetof(RandomFillParams<float>, mean) == 24);

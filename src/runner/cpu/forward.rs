@@ -1,0 +1,172 @@
+//! One step of a GPT-2 model, from token ids to logits.
+
+use super::matmul::PackedMatrix;
+use super::memory::Demand;
+use super::ops::{self, AttentionRow, KvSlot};
+use super::weights::{Linear, Norm, Weights};
+use crate::kv::KvLayout;
+use crate::model::ModelSpec;
+use crate::plan::StepPlan;
+use crate::runner::{Limits, RunnerError};
+
+/// The buffers of a step, for the largest step that the limits allow.
+pub struct Scratch {
+    /// `[T, C]` the residual stream.
+    x: Box<[f32]>,
+    /// `[T, C]`
+    normed: Box<[f32]>,
+    /// `[T, (Hq + 2·Hkv)·D]`
+    qkv: Box<[f32]>,
+    /// `[T, Hq·D]`
+    q: Box<[f32]>,
+    /// `[T, Hq·D]`
+    attended: Box<[f32]>,
+    /// `[T, F]`
+    hidden: Box<[f32]>,
+    /// `[T, C]` what a block adds to the residual stream.
+    add: Box<[f32]>,
+    /// `[B, C]` every row's last token.
+    last: Box<[f32]>,
+    /// `[B, V]`
+    pub logits: Box<[f32]>,
+    /// Of [`PackedMatrix::matmul`].
+    blocks: Box<[f32]>,
+}
+
+impl Scratch {
+    /// Elements of the per-token buffers, the per-row buffers and the matmul scratch.
+    fn sizes(spec: &ModelSpec, limits: &Limits) -> (u64, u64, u64) {
+        let width = spec.qkv_width().max(spec.mlp_width).max(spec.channels);
+        let blocks = |rows: usize, outputs| {
+            (rows as u64).saturating_mul(PackedMatrix::scratch_len(1, outputs) as u64)
+        };
+        let per_token =
+            3 * spec.channels + spec.qkv_width() + 2 * spec.heads * spec.head_dim + spec.mlp_width;
+        (
+            (limits.max_tokens as u64).saturating_mul(per_token as u64),
+            (limits.max_rows as u64).saturating_mul((spec.channels + spec.vocab) as u64),
+            blocks(limits.max_tokens, width).max(blocks(limits.max_rows, spec.vocab)),
+        )
+    }
+
+    pub fn bytes(spec: &ModelSpec, limits: &Limits) -> u64 {
+        let (tokens, rows, blocks) = Self::sizes(spec, limits);
+        tokens
+            .saturating_add(rows)
+            .saturating_add(blocks)
+            .saturating_mul(4)
+    }
+
+    pub fn new(spec: &ModelSpec, limits: &Limits, demand: &Demand) -> Result<Self, RunnerError> {
+        let zeros = |rows: usize, width: usize| demand.zeros(rows as u64 * width as u64);
+        let (t, c, q) = (limits.max_tokens, spec.channels, spec.heads * spec.head_dim);
+        Ok(Self {
+            x: zeros(t, c)?,
+            normed: zeros(t, c)?,
+            qkv: zeros(t, spec.qkv_width())?,
+            q: zeros(t, q)?,
+            attended: zeros(t, q)?,
+            hidden: zeros(t, spec.mlp_width)?,
+            add: zeros(t, c)?,
+            last: zeros(limits.max_rows, c)?,
+            logits: zeros(limits.max_rows, spec.vocab)?,
+            blocks: demand.zeros(Self::sizes(spec, limits).2)?,
+        })
+    }
+}
+
+/// Runs `plan` (valid for this model, slab and scratch), appends its keys and values to `kv`, and
+/// leaves `[B, V]` logits of every row's last token in `scratch.logits`.
+pub fn forward(
+    spec: &ModelSpec,
+    weights: &Weights,
+    layout: &KvLayout,
+    kv: &mut [f32],
+    scratch: &mut Scratch,
+    plan: &StepPlan,
+) {
+    let (t, b, c) = (plan.tokens(), plan.rows.len(), spec.channels);
+    let slots = kv_slots(plan);
+    let rows = attention_rows(plan);
+    let layer_elements = kv.len() / spec.layers;
+
+    let x = &mut scratch.x[..t * c];
+    let normed = &mut scratch.normed[..t * c];
+    let qkv = &mut scratch.qkv[..t * spec.qkv_width()];
+    let q = &mut scratch.q[..t * spec.heads * spec.head_dim];
+    let attended = &mut scratch.attended[..t * spec.heads * spec.head_dim];
+    let hidden = &mut scratch.hidden[..t * spec.mlp_width];
+    let add = &mut scratch.add[..t * c];
+    let last = &mut scratch.last[..b * c];
+    let logits = &mut scratch.logits[..b * spec.vocab];
+    let blocks = &mut scratch.blocks[..];
+
+    let norm = |out: &mut [f32], x: &[f32], n: &Norm| {
+        ops::layer_norm(out, x, &n.weight, &n.bias, spec.norm_eps);
+    };
+    let mut project = |y: &mut [f32], x: &[f32], l: &Linear| l.matrix.matmul(y, x, blocks);
+
+    ops::embedding(
+        x,
+        &plan.token_ids,
+        &plan.positions,
+        &weights.token_embedding,
+        &weights.position_embedding,
+        c,
+    );
+    for (layer, kv) in weights
+        .layers
+        .iter()
+        .zip(kv.chunks_exact_mut(layer_elements))
+    {
+        norm(normed, x, &layer.attn_norm);
+        project(qkv, normed, &layer.qkv);
+        ops::kv_append(q, kv, qkv, &layer.qkv.bias, &slots, layout);
+        ops::attention(attended, q, kv, &rows, spec.heads, layout);
+        project(add, attended, &layer.attn_out);
+        ops::bias_residual(x, add, &layer.attn_out.bias);
+
+        norm(normed, x, &layer.mlp_norm);
+        project(hidden, normed, &layer.mlp_up);
+        ops::bias_activation(hidden, &layer.mlp_up.bias, spec.activation);
+        project(add, hidden, &layer.mlp_down);
+        ops::bias_residual(x, add, &layer.mlp_down.bias);
+    }
+    norm(normed, x, &weights.final_norm);
+    last_tokens(last, normed, plan, c);
+    weights.head.matmul(logits, last, blocks);
+}
+
+/// Where every token's key and value go: a row's tokens take its last `query_len` indices.
+fn kv_slots(plan: &StepPlan) -> Vec<KvSlot<'_>> {
+    plan.rows
+        .iter()
+        .flat_map(|row| {
+            (row.kv_len - row.query_len..row.kv_len).map(|index| KvSlot {
+                pages: &row.pages,
+                index: Some(index),
+            })
+        })
+        .collect()
+}
+
+fn attention_rows(plan: &StepPlan) -> Vec<AttentionRow<'_>> {
+    plan.rows
+        .iter()
+        .map(|row| AttentionRow {
+            query_len: row.query_len,
+            kv_start: row.kv_start,
+            kv_len: row.kv_len,
+            pages: &row.pages,
+        })
+        .collect()
+}
+
+/// `out[b] = x[last token of row b]`; `out` is `[B, C]`, `x` `[T, C]`.
+fn last_tokens(out: &mut [f32], x: &[f32], plan: &StepPlan, channels: usize) {
+    let mut end = 0;
+    for (out, row) in out.chunks_exact_mut(channels).zip(&plan.rows) {
+        end += row.query_len;
+        out.copy_from_slice(&x[(end - 1) * channels..][..channels]);
+    }
+}

@@ -1,0 +1,87 @@
+//! A model's parameters in f32, decoded and packed once when the runner opens.
+
+use super::matmul::PackedMatrix;
+use crate::model::{Model, ModelError, ModelSpec, Param};
+
+/// A layer norm's `[C]` weight and bias.
+pub struct Norm {
+    pub weight: Vec<f32>,
+    pub bias: Vec<f32>,
+}
+
+/// A matrix and its bias.
+pub struct Linear {
+    pub matrix: PackedMatrix,
+    pub bias: Vec<f32>,
+}
+
+pub struct Layer {
+    pub attn_norm: Norm,
+    pub qkv: Linear,
+    pub attn_out: Linear,
+    pub mlp_norm: Norm,
+    pub mlp_up: Linear,
+    pub mlp_down: Linear,
+}
+
+pub struct Weights {
+    /// `[V, C]`, read by the embedding.
+    pub token_embedding: Vec<f32>,
+    /// `[S, C]`
+    pub position_embedding: Vec<f32>,
+    pub layers: Vec<Layer>,
+    pub final_norm: Norm,
+    /// The token embedding once more, packed for the product with the last hidden states.
+    pub head: PackedMatrix,
+}
+
+impl Weights {
+    pub fn load(model: &Model) -> Result<Self, ModelError> {
+        let spec = &model.spec;
+        let c = spec.channels;
+        let values = |param: Param| -> Result<_, ModelError> {
+            Ok(model.param(param)?.to_f32(param.count(spec)))
+        };
+        let norm = |weight, bias| -> Result<_, ModelError> {
+            Ok(Norm {
+                weight: values(weight)?,
+                bias: values(bias)?,
+            })
+        };
+        let linear = |weight, bias, inputs, outputs| -> Result<_, ModelError> {
+            let matrix = values(weight)?;
+            Ok(Linear {
+                matrix: PackedMatrix::pack(&matrix, inputs, outputs),
+                bias: values(bias)?,
+            })
+        };
+        let layer = |i| -> Result<_, ModelError> {
+            let (qkv, q, f) = (spec.qkv_width(), spec.heads * spec.head_dim, spec.mlp_width);
+            Ok(Layer {
+                attn_norm: norm(Param::AttnNormWeight(i), Param::AttnNormBias(i))?,
+                qkv: linear(Param::QkvWeight(i), Param::QkvBias(i), c, qkv)?,
+                attn_out: linear(Param::AttnOutWeight(i), Param::AttnOutBias(i), q, c)?,
+                mlp_norm: norm(Param::MlpNormWeight(i), Param::MlpNormBias(i))?,
+                mlp_up: linear(Param::MlpUpWeight(i), Param::MlpUpBias(i), c, f)?,
+                mlp_down: linear(Param::MlpDownWeight(i), Param::MlpDownBias(i), f, c)?,
+            })
+        };
+        let token_embedding = values(Param::TokenEmbedding)?;
+        Ok(Self {
+            head: PackedMatrix::pack_transposed(&token_embedding, c, spec.vocab),
+            token_embedding,
+            position_embedding: values(Param::PositionEmbedding)?,
+            layers: (0..spec.layers).map(layer).collect::<Result<_, _>>()?,
+            final_norm: norm(Param::FinalNormWeight, Param::FinalNormBias)?,
+        })
+    }
+
+    /// Bytes that [`Self::load`] will hold, biases and norms not counted.
+    pub fn bytes(spec: &ModelSpec) -> u64 {
+        let packed = |inputs: usize, outputs: usize| PackedMatrix::packed_len(inputs, outputs);
+        let (c, q, f) = (spec.channels, spec.heads * spec.head_dim, spec.mlp_width);
+        let layer = packed(c, spec.qkv_width()) + packed(q, c) + packed(c, f) + packed(f, c);
+        let embeddings = (spec.vocab + spec.max_positions) * c + packed(c, spec.vocab);
+        4 * (embeddings as u64 + spec.layers as u64 * layer as u64)
+    }
+}

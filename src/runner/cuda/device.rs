@@ -1,0 +1,236 @@
+//! The device: whether it can be used at all, and the one stream that everything runs on.
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use cudarc::cublaslt;
+use cudarc::driver::sys::CUdevice_attribute::{
+    CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+};
+use cudarc::driver::{
+    CudaContext, CudaSlice, CudaStream, DevicePtr, DriverError, PinnedHostSlice, result, sys,
+};
+
+use super::fatbins;
+use crate::runner::RunnerError;
+
+/// Oldest driver interface that loads the kernels: they are compiled by a 13.x toolkit, and a
+/// driver loads code of its own major version and older.
+const DRIVER_NEEDED: i32 = 13_000;
+
+/// Oldest GPU that the kernels are compiled for: Ampere, compute capability 8.
+const CAPABILITY_NEEDED: i32 = 8;
+
+/// Says why `cuda:{ordinal}` cannot be used, or nothing. Opens no context.
+pub fn available(ordinal: usize) -> Result<(), RunnerError> {
+    let unavailable = |cause: String| Err(RunnerError::Unavailable(cause));
+    if let Err(why) = fatbins::all() {
+        return unavailable(why.into());
+    }
+    // SAFETY: opens and closes the library by name, nothing else.
+    if !unsafe { sys::is_culib_present() } {
+        return unavailable(
+            "no CUDA driver (libcuda.so.1) on this machine; install the NVIDIA driver or use --device cpu".into(),
+        );
+    }
+    let version = driver_version()?;
+    if version < DRIVER_NEEDED {
+        return unavailable(format!(
+            "the NVIDIA driver supports CUDA {}, the kernels need {}; update the driver or use --device cpu",
+            dotted(version),
+            dotted(DRIVER_NEEDED)
+        ));
+    }
+    let count = match CudaContext::device_count() {
+        Ok(count) => count as usize,
+        Err(DriverError(sys::CUresult::CUDA_ERROR_NO_DEVICE)) => 0,
+        Err(error) => {
+            return unavailable(format!(
+                "the CUDA driver does not start ({error}); see what nvidia-smi says or use --device cpu"
+            ));
+        }
+    };
+    if ordinal >= count {
+        return unavailable(match count {
+            0 => "the CUDA driver sees no GPU; see nvidia-smi and CUDA_VISIBLE_DEVICES, or use --device cpu".into(),
+            1 => format!("there is no device cuda:{ordinal}; the only one is cuda:0"),
+            _ => format!("there is no device cuda:{ordinal}; use cuda:0 to cuda:{}", count - 1),
+        });
+    }
+    let capability = capability(ordinal)
+        .map_err(|error| failed(&format!("cuda:{ordinal}"), "cuDeviceGetAttribute", error))?;
+    if capability < CAPABILITY_NEEDED {
+        return unavailable(format!(
+            "cuda:{ordinal} has compute capability {capability}, the kernels need {CAPABILITY_NEEDED} (Ampere) or newer; use --device cpu"
+        ));
+    }
+    // SAFETY: opens and closes the library by name, nothing else.
+    if !unsafe { cublaslt::sys::is_culib_present() } {
+        return unavailable(
+            "cuBLASLt (libcublasLt.so.13) is not found; install it (pip install nvidia-cublas, or the CUDA toolkit) and put its folder on LD_LIBRARY_PATH".into(),
+        );
+    }
+    Ok(())
+}
+
+/// The major number of the GPU's compute capability.
+fn capability(ordinal: usize) -> Result<i32, DriverError> {
+    let device = result::device::get(ordinal as i32)?;
+    // SAFETY: `device` is a valid device, since the driver just named it.
+    unsafe { result::device::get_attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) }
+}
+
+fn driver_version() -> Result<i32, RunnerError> {
+    let mut version = 0;
+    // SAFETY: writes one integer, and may be called before the driver is initialised.
+    unsafe { sys::cuDriverGetVersion(&mut version) }
+        .result()
+        .map_err(|error| failed("the CUDA driver", "cuDriverGetVersion", error))?;
+    Ok(version)
+}
+
+/// 13020 is written 13.2.
+fn dotted(version: i32) -> String {
+    format!("{}.{}", version / 1000, version % 1000 / 10)
+}
+
+fn failed(device: &str, call: &str, cause: impl Display) -> RunnerError {
+    RunnerError::Device {
+        device: device.into(),
+        call: call.into(),
+        cause: cause.to_string(),
+    }
+}
+
+/// One GPU, its context and its stream.
+pub struct Device {
+    /// For people: name and ordinal.
+    pub name: String,
+    /// Streaming multiprocessors.
+    pub sms: usize,
+    pub context: Arc<CudaContext>,
+    pub stream: Arc<CudaStream>,
+}
+
+impl Device {
+    /// Opens `cuda:{ordinal}`, which must be [`available`].
+    pub fn open(ordinal: usize) -> Result<Self, RunnerError> {
+        let label = format!("cuda:{ordinal}");
+        let name = |call: &'static str| {
+            let label = label.clone();
+            move |error: DriverError| failed(&label, call, error)
+        };
+        let context = CudaContext::new(ordinal).map_err(name("cuDevicePrimaryCtxRetain"))?;
+        // SAFETY: all memory of a runner is used on its one stream, which orders every access.
+        unsafe { context.disable_event_tracking() };
+        let stream = context.new_stream().map_err(name("cuStreamCreate"))?;
+        let model = context.name().map_err(name("cuDeviceGetName"))?;
+        let sms = context
+            .attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+            .map_err(name("cuDeviceGetAttribute"))?;
+        Ok(Self {
+            name: format!("{model} ({label})"),
+            sms: sms as usize,
+            context,
+            stream,
+        })
+    }
+
+    /// Names the call that failed and the device it failed on.
+    pub fn check<T, E: Display>(&self, call: &str, result: Result<T, E>) -> Result<T, RunnerError> {
+        result.map_err(|cause| failed(&self.name, call, cause))
+    }
+
+    /// Bytes of device memory that nobody uses.
+    pub fn free_bytes(&self) -> Result<u64, RunnerError> {
+        let (free, _total) = self.check("cuMemGetInfo", self.context.mem_get_info())?;
+        Ok(free as u64)
+    }
+
+    /// Zeroed device memory and its address; freed when the slice is dropped.
+    pub fn allocate(&self, what: &str, bytes: u64) -> Result<Memory, RunnerError> {
+        // The driver refuses an empty allocation.
+        let slice = self.stream.alloc_zeros::<u8>(bytes.max(1) as usize);
+        let slice = match slice {
+            Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
+                return Err(RunnerError::OutOfMemory {
+                    what: what.into(),
+                    needed: bytes,
+                    available: self.free_bytes()?,
+                    device: self.name.clone(),
+                    remedy: "another program took memory meanwhile; try again".into(),
+                });
+            }
+            other => self.check("cuMemAllocAsync", other)?,
+        };
+        let address = slice.device_ptr(&self.stream).0;
+        Ok(Memory {
+            address,
+            _slice: slice,
+        })
+    }
+
+    /// Zeroed page-locked host memory.
+    pub fn allocate_pinned(&self, words: usize) -> Result<Pinned, RunnerError> {
+        // SAFETY: zeroed below, before anyone reads it. Flags 0: cached, since the host reads it.
+        let slice = unsafe { self.context.alloc_pinned_with_flags::<i32>(words, 0) };
+        let mut slice = self.check("cuMemHostAlloc", slice)?;
+        let start = self.check("cuEventSynchronize", slice.as_mut_ptr())?;
+        // SAFETY: `words` elements were just allocated at `start`.
+        unsafe { start.write_bytes(0, words) };
+        Ok(Pinned { start, slice })
+    }
+
+    /// Copies `source` to `to` in stream order and waits for it.
+    ///
+    /// # Safety
+    /// `to` is the address of at least `source.len()` bytes of this device.
+    pub unsafe fn upload(&self, to: sys::CUdeviceptr, source: &[u8]) -> Result<(), RunnerError> {
+        // SAFETY: the caller's promise; `source` outlives the copy, which is waited for.
+        let copied = unsafe { result::memcpy_htod_async(to, source, self.stream.cu_stream()) };
+        self.check("cuMemcpyHtoDAsync", copied)?;
+        self.synchronize()
+    }
+
+    /// Waits for everything on the stream.
+    pub fn synchronize(&self) -> Result<(), RunnerError> {
+        self.check("cuStreamSynchronize", self.stream.synchronize())
+    }
+}
+
+/// Device memory that is freed on drop.
+pub struct Memory {
+    pub address: sys::CUdeviceptr,
+    _slice: CudaSlice<u8>,
+}
+
+/// Page-locked host memory, freed on drop. Copies run while the borrow that started them is over,
+/// so its owner reads and writes it only when the stream is idle.
+pub struct Pinned {
+    start: *mut i32,
+    // Its own accessors wait on an event, which must not happen during graph capture.
+    slice: PinnedHostSlice<i32>,
+}
+
+impl Pinned {
+    pub fn words(&self) -> &[i32] {
+        // SAFETY: `slice` owns `len` zeroed or written elements at `start`.
+        unsafe { std::slice::from_raw_parts(self.start, self.slice.len()) }
+    }
+
+    pub fn words_mut(&mut self) -> &mut [i32] {
+        // SAFETY: as above, and `&mut self` makes the borrow unique.
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.slice.len()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_written_with_a_dot() {
+        assert_eq!(dotted(13_000), "13.0");
+        assert_eq!(dotted(12_040), "12.4");
+    }
+}

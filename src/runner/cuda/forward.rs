@@ -1,0 +1,331 @@
+//! One forward pass, as a list of launches. It reads nothing but device memory and waits for
+//! nothing, so that the same code runs plainly and under graph capture.
+
+use crate::kv::KvLayout;
+use crate::model::{ModelSpec, Param};
+use crate::runner::{Dtype, RunnerError};
+
+use super::device::Device;
+use super::gemm::{Gemms, Op, Operands, Shape};
+use super::inputs::InputArrays;
+use super::kernels::Kernels;
+use super::ops::attention_decode::split;
+use super::ops::bias_activation::activation_code;
+use super::ops::{
+    ArgmaxParams, AttentionDecodeParams, AttentionPrefillParams, BiasActivationParams,
+    EmbeddingParams, KvAppendParams, ResidualLayerNormParams, SampleParams,
+};
+use super::scratch::Scratch;
+use super::shape::{StepShape, bucket};
+use super::weights::{Weights, padded_vocab};
+
+/// What stays the same from step to step.
+pub struct Network {
+    pub spec: ModelSpec,
+    pub dtype: Dtype,
+    pub kernels: Kernels,
+    pub gemms: Gemms,
+    pub weights: Weights,
+    pub scratch: Scratch,
+    pub layout: KvLayout,
+    pub kv_slab: u64,
+    pub kv_pages: usize,
+}
+
+/// One step through the network.
+pub struct Forward<'a> {
+    pub device: &'a Device,
+    pub network: &'a mut Network,
+    pub inputs: InputArrays,
+    pub shape: StepShape,
+}
+
+impl Forward<'_> {
+    /// Token ids in, the next token of every row out, all in device memory.
+    pub fn run(mut self) -> Result<(), RunnerError> {
+        let layers = self.network.spec.layers;
+        self.embed()?;
+        for layer in 0..layers {
+            self.normalise_for_attention(layer)?;
+            self.project_qkv(layer)?;
+            self.append_kv(layer)?;
+            self.attend(layer)?;
+            self.project_attention(layer)?;
+            self.normalise_for_mlp(layer)?;
+            self.project_up(layer)?;
+            self.activate(layer)?;
+            self.project_down(layer)?;
+        }
+        self.normalise_last_tokens()?;
+        self.score_vocabulary()?;
+        self.choose_tokens()
+    }
+
+    fn embed(&self) -> Result<(), RunnerError> {
+        let n = &*self.network;
+        let p = EmbeddingParams {
+            x: n.scratch.residual,
+            token_ids: self.inputs.token_ids,
+            positions: self.inputs.positions,
+            wte: n.weights[Param::TokenEmbedding],
+            wpe: n.weights[Param::PositionEmbedding],
+            tokens: self.shape.tokens as i32,
+            channels: n.spec.channels as i32,
+        };
+        n.kernels.embedding(&self.device.stream, n.dtype, &p)
+    }
+
+    fn normalise_for_attention(&self, layer: usize) -> Result<(), RunnerError> {
+        let norm = [Param::AttnNormWeight(layer), Param::AttnNormBias(layer)];
+        let update = layer.checked_sub(1).map(Param::MlpDownBias);
+        self.normalise(norm, update, Rows::Tokens)
+    }
+
+    fn normalise_for_mlp(&self, layer: usize) -> Result<(), RunnerError> {
+        let norm = [Param::MlpNormWeight(layer), Param::MlpNormBias(layer)];
+        self.normalise(norm, Some(Param::AttnOutBias(layer)), Rows::Tokens)
+    }
+
+    fn normalise_last_tokens(&self) -> Result<(), RunnerError> {
+        let norm = [Param::FinalNormWeight, Param::FinalNormBias];
+        let last = self.network.spec.layers.checked_sub(1);
+        self.normalise(norm, last.map(Param::MlpDownBias), Rows::LastTokens)
+    }
+
+    /// Adds the last block's update and its bias to the residual stream, then normalises it.
+    fn normalise(
+        &self,
+        [weight, beta]: [Param; 2],
+        update_bias: Option<Param>,
+        rows: Rows,
+    ) -> Result<(), RunnerError> {
+        let n = &*self.network;
+        let (rows, row_index) = match rows {
+            Rows::Tokens => (self.shape.tokens, 0),
+            Rows::LastTokens => (self.shape.rows, self.inputs.last_token),
+        };
+        let p = ResidualLayerNormParams {
+            x: n.scratch.residual,
+            add: update_bias.map_or(0, |_| n.scratch.update),
+            bias: update_bias.map_or(0, |bias| n.weights[bias]),
+            weight: n.weights[weight],
+            beta: n.weights[beta],
+            out: n.scratch.normed,
+            row_index,
+            rows: rows as i32,
+            channels: n.spec.channels as i32,
+            eps: n.spec.norm_eps,
+        };
+        n.kernels
+            .residual_layer_norm(&self.device.stream, n.dtype, &p)
+    }
+
+    fn project_qkv(&mut self, layer: usize) -> Result<(), RunnerError> {
+        let n = &*self.network;
+        let (widths, weight) = (
+            (n.spec.channels, n.spec.qkv_width()),
+            Param::QkvWeight(layer),
+        );
+        self.project(n.scratch.normed, weight, widths, n.scratch.qkv)
+    }
+
+    fn project_attention(&mut self, layer: usize) -> Result<(), RunnerError> {
+        let n = &*self.network;
+        let (widths, weight) = (
+            (n.spec.heads * n.spec.head_dim, n.spec.channels),
+            Param::AttnOutWeight(layer),
+        );
+        self.project(n.scratch.attended, weight, widths, n.scratch.update)
+    }
+
+    fn project_up(&mut self, layer: usize) -> Result<(), RunnerError> {
+        let n = &*self.network;
+        let (widths, weight) = (
+            (n.spec.channels, n.spec.mlp_width),
+            Param::MlpUpWeight(layer),
+        );
+        self.project(n.scratch.normed, weight, widths, n.scratch.hidden)
+    }
+
+    fn project_down(&mut self, layer: usize) -> Result<(), RunnerError> {
+        let n = &*self.network;
+        let (widths, weight) = (
+            (n.spec.mlp_width, n.spec.channels),
+            Param::MlpDownWeight(layer),
+        );
+        self.project(n.scratch.hidden, weight, widths, n.scratch.update)
+    }
+
+    /// `y = x · weight`, without its bias. The tokens are rounded up to a bucket, so that few
+    /// shapes exist; the extra rows are scratch that nobody reads.
+    fn project(
+        &mut self,
+        x: u64,
+        weight: Param,
+        (k, n): (usize, usize),
+        y: u64,
+    ) -> Result<(), RunnerError> {
+        let w = self.network.weights[weight];
+        let m = bucket(self.shape.tokens);
+        let op = Op::Linear;
+        self.network
+            .gemms
+            .multiply(self.device, Shape { m, n, k, op }, Operands { x, w, y })
+    }
+
+    fn append_kv(&self, layer: usize) -> Result<(), RunnerError> {
+        let n = &*self.network;
+        let p = KvAppendParams {
+            qkv: n.scratch.qkv,
+            bias: n.weights[Param::QkvBias(layer)],
+            q: n.scratch.query,
+            kv: n.layer_kv(layer),
+            token_row: self.inputs.token_row,
+            kv_index: self.inputs.kv_index,
+            page_table: self.inputs.page_table,
+            tokens: self.shape.tokens as i32,
+            query_heads: n.spec.heads as i32,
+            kv_heads: n.spec.kv_heads as i32,
+            head_dim: n.spec.head_dim as i32,
+            page_size: n.layout.page_size as i32,
+            page_stride: self.inputs.page_stride as i32,
+        };
+        n.kernels.kv_append(&self.device.stream, n.dtype, &p)
+    }
+
+    fn attend(&self, layer: usize) -> Result<(), RunnerError> {
+        match self.shape.is_decode() {
+            true => self.attend_decode(layer),
+            false => self.attend_prefill(layer),
+        }
+    }
+
+    fn attend_prefill(&self, layer: usize) -> Result<(), RunnerError> {
+        let n = &*self.network;
+        let p = AttentionPrefillParams {
+            out: n.scratch.attended,
+            q: n.scratch.query,
+            kv: n.layer_kv(layer),
+            page_table: self.inputs.page_table,
+            query_start: self.inputs.query_start,
+            kv_start: self.inputs.kv_start,
+            kv_len: self.inputs.kv_len,
+            rows: self.shape.rows as i32,
+            max_query_len: self.shape.max_query_len as i32,
+            query_heads: n.spec.heads as i32,
+            kv_heads: n.spec.kv_heads as i32,
+            head_dim: n.spec.head_dim as i32,
+            page_size: n.layout.page_size as i32,
+            page_stride: self.inputs.page_stride as i32,
+            scale: n.attention_scale(),
+        };
+        n.kernels
+            .attention_prefill(&self.device.stream, n.dtype, &p)
+    }
+
+    fn attend_decode(&self, layer: usize) -> Result<(), RunnerError> {
+        let n = &*self.network;
+        let StepShape {
+            rows, max_kv_len, ..
+        } = self.shape;
+        let split = split(rows, n.spec.kv_heads, max_kv_len, self.device.sms);
+        let p = AttentionDecodeParams {
+            out: n.scratch.attended,
+            q: n.scratch.query,
+            kv: n.layer_kv(layer),
+            page_table: self.inputs.page_table,
+            kv_start: self.inputs.kv_start,
+            kv_len: self.inputs.kv_len,
+            partial_out: n.scratch.partial_out,
+            partial_lse: n.scratch.partial_lse,
+            rows: rows as i32,
+            splits: split.splits as i32,
+            chunk: split.chunk as i32,
+            query_heads: n.spec.heads as i32,
+            kv_heads: n.spec.kv_heads as i32,
+            head_dim: n.spec.head_dim as i32,
+            page_size: n.layout.page_size as i32,
+            page_stride: self.inputs.page_stride as i32,
+            scale: n.attention_scale(),
+        };
+        n.kernels.attention_decode(&self.device.stream, n.dtype, &p)
+    }
+
+    fn activate(&self, layer: usize) -> Result<(), RunnerError> {
+        let n = &*self.network;
+        let p = BiasActivationParams {
+            h: n.scratch.hidden,
+            bias: n.weights[Param::MlpUpBias(layer)],
+            tokens: self.shape.tokens as i32,
+            features: n.spec.mlp_width as i32,
+            activation: activation_code(n.spec.activation),
+        };
+        n.kernels.bias_activation(&self.device.stream, n.dtype, &p)
+    }
+
+    fn score_vocabulary(&mut self) -> Result<(), RunnerError> {
+        let n = &mut *self.network;
+        let shape = Shape {
+            m: bucket(self.shape.rows),
+            n: padded_vocab(&n.spec),
+            k: n.spec.channels,
+            op: Op::Head,
+        };
+        let operands = Operands {
+            x: n.scratch.normed,
+            w: n.weights[Param::TokenEmbedding],
+            y: n.scratch.logits,
+        };
+        n.gemms.multiply(self.device, shape, operands)
+    }
+
+    fn choose_tokens(&self) -> Result<(), RunnerError> {
+        let n = &*self.network;
+        let stream = &self.device.stream;
+        let (logits, out) = (n.scratch.logits, n.scratch.tokens);
+        let rows = self.shape.rows as i32;
+        let (vocab, stride) = (n.spec.vocab as i32, padded_vocab(&n.spec) as i32);
+        if !self.shape.sampled {
+            let p = ArgmaxParams {
+                logits,
+                out,
+                rows,
+                vocab,
+                stride,
+            };
+            return n.kernels.argmax(stream, &p);
+        }
+        let p = SampleParams {
+            logits,
+            temperature: self.inputs.temperature,
+            top_k: self.inputs.top_k,
+            top_p: self.inputs.top_p,
+            seed: self.inputs.seed,
+            sample_index: self.inputs.sample_index,
+            out,
+            rows,
+            vocab,
+            stride,
+        };
+        n.kernels.sample(stream, &p)
+    }
+}
+
+/// Which rows of the residual stream are normalised.
+#[derive(Clone, Copy)]
+enum Rows {
+    Tokens,
+    LastTokens,
+}
+
+impl Network {
+    /// One layer's part of the slab.
+    fn layer_kv(&self, layer: usize) -> u64 {
+        let elements = self.kv_pages * self.layout.page_elements() * layer;
+        self.kv_slab + (elements * self.layout.bytes_per_element) as u64
+    }
+
+    fn attention_scale(&self) -> f32 {
+        1.0 / (self.spec.head_dim as f32).sqrt()
+    }
+}

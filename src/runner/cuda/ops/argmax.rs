@@ -1,0 +1,40 @@
+//! The lowest index of the largest logit of each row.
+
+use cudarc::driver::CudaStream;
+
+use super::{blocks, mirrored};
+use crate::runner::RunnerError;
+use crate::runner::cuda::kernels::{Kernels, Launch};
+
+/// Arguments of `argmax`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct ArgmaxParams {
+    /// f32 `[B, stride]`, the first `vocab` of each row valid.
+    pub logits: u64,
+    /// i32 `[B]`, written.
+    pub out: u64,
+    /// B
+    pub rows: i32,
+    /// V
+    pub vocab: i32,
+    pub stride: i32,
+}
+
+mirrored!(ArgmaxParams, 32, { logits: 0, out: 8, rows: 16, vocab: 20, stride: 24 });
+
+const THREADS: u32 = 1024;
+
+impl Kernels {
+    /// # Errors
+    /// When the driver refuses the launch.
+    pub fn argmax(&self, stream: &CudaStream, p: &ArgmaxParams) -> Result<(), RunnerError> {
+        Launch {
+            function: &self.argmax,
+            grid: (blocks(p.rows, 1), 1, 1),
+            threads: THREADS,
+            shared_bytes: 0,
+        }
+        .on(stream, p)
+    }
+}

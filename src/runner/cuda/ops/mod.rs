@@ -1,0 +1,66 @@
+//! Launch wrappers, one file a kernel: its params struct and a method on
+//! [`Kernels`](super::kernels::Kernels).
+//!
+//! A wrapper only launches: it allocates nothing, waits for nothing and can be captured into a CUDA
+//! graph. Device pointers are `u64` (`CUdeviceptr`); every array must hold what the struct's
+//! documentation says and live until the stream has run the kernel.
+
+pub mod argmax;
+pub mod attention_decode;
+pub mod attention_prefill;
+pub mod bias_activation;
+pub mod embedding;
+pub mod kv_append;
+pub mod random_fill;
+pub mod residual_layer_norm;
+pub mod sample;
+
+use crate::runner::RunnerError;
+
+pub use argmax::ArgmaxParams;
+pub use attention_decode::AttentionDecodeParams;
+pub use attention_prefill::AttentionPrefillParams;
+pub use bias_activation::BiasActivationParams;
+pub use embedding::EmbeddingParams;
+pub use kv_append::KvAppendParams;
+pub use random_fill::RandomFillParams;
+pub use residual_layer_norm::ResidualLayerNormParams;
+pub use sample::SampleParams;
+
+/// Elements that one thread moves: 16 bytes of a 16-bit type.
+pub(super) const VECTOR: i32 = 8;
+
+/// A struct that a kernel takes by value.
+///
+/// # Safety
+/// The type is `#[repr(C)]` and its layout is that of the struct of the same name in
+/// kernels/params.cuh.
+pub(super) unsafe trait DeviceParams: Copy {}
+
+/// Asserts a params struct's size and offsets; kernels/params.cuh asserts the same numbers.
+macro_rules! mirrored {
+    ($name:ident, $size:literal, { $($field:ident: $offset:literal),+ $(,)? }) => {
+        const _: () = {
+            assert!(size_of::<$name>() == $size);
+            $(assert!(std::mem::offset_of!($name, $field) == $offset);)+
+        };
+        // SAFETY: the assertions above and the static_asserts in kernels/params.cuh.
+        unsafe impl $crate::runner::cuda::ops::DeviceParams for $name {}
+    };
+}
+use mirrored;
+
+/// A size that kernels handle in whole vectors.
+fn whole_vectors(what: &str, size: i32) -> Result<(), RunnerError> {
+    if size > 0 && size % VECTOR == 0 {
+        return Ok(());
+    }
+    Err(RunnerError::Unavailable(format!(
+        "the CUDA kernels need {what} to be a multiple of {VECTOR}, not {size}; use --device cpu"
+    )))
+}
+
+/// `count` things in blocks of `each`; 0 for nothing or less.
+fn blocks(count: i32, each: i32) -> u32 {
+    u32::try_from(count).unwrap_or(0).div_ceil(each as u32)
+}

@@ -1,0 +1,65 @@
+//! `x[t] += add[t] + bias`, then `out[r] = norm(x[row(r)])·weight + beta`.
+
+use cudarc::driver::CudaStream;
+
+use super::{VECTOR, blocks, mirrored, whole_vectors};
+use crate::runner::cuda::kernels::{Kernels, Launch};
+use crate::runner::{Dtype, RunnerError};
+
+/// Arguments of `residual_layer_norm`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct ResidualLayerNormParams {
+    /// f32 `[T, C]`, read, and written back when `add` is given and `row_index` is not.
+    pub x: u64,
+    /// `[T, C]`, or 0 for no residual.
+    pub add: u64,
+    /// `[C]`, added with `add`; or 0.
+    pub bias: u64,
+    /// `[C]`
+    pub weight: u64,
+    /// `[C]`
+    pub beta: u64,
+    /// `[rows, C]`, written.
+    pub out: u64,
+    /// i32 `[rows]`, the row of `x` behind each row of `out`; or 0 when they are the same.
+    pub row_index: u64,
+    pub rows: i32,
+    /// C, a multiple of 8 up to [`MAX_CHANNELS`].
+    pub channels: i32,
+    pub eps: f32,
+}
+
+mirrored!(ResidualLayerNormParams, 72, {
+    x: 0, add: 8, bias: 16, weight: 24, beta: 32, out: 40, row_index: 48,
+    rows: 56, channels: 60, eps: 64,
+});
+
+/// A block keeps one row in registers, one vector a thread.
+pub const MAX_CHANNELS: i32 = 1024 * VECTOR;
+
+impl Kernels {
+    /// # Errors
+    /// When C is not a multiple of 8 or above [`MAX_CHANNELS`], or the driver refuses the launch.
+    pub fn residual_layer_norm(
+        &self,
+        stream: &CudaStream,
+        dtype: Dtype,
+        p: &ResidualLayerNormParams,
+    ) -> Result<(), RunnerError> {
+        whole_vectors("channels", p.channels)?;
+        if p.channels > MAX_CHANNELS {
+            return Err(RunnerError::Unavailable(format!(
+                "the CUDA layer norm takes up to {MAX_CHANNELS} channels, not {}; use --device cpu",
+                p.channels
+            )));
+        }
+        Launch {
+            function: self.residual_layer_norm.get(dtype),
+            grid: (blocks(p.rows, 1), 1, 1),
+            threads: (p.channels / VECTOR).cast_unsigned().next_multiple_of(32),
+            shared_bytes: 0,
+        }
+        .on(stream, p)
+    }
+}

@@ -1,0 +1,85 @@
+//! The activations of a step: one allocation, made for the largest step and used by every other.
+
+use cudarc::driver::sys::CUdeviceptr;
+
+use super::gemm::WORKSPACE_BYTES;
+use super::memory::Placement;
+use super::ops::attention_decode::split;
+use super::shape::StepShape;
+use super::weights::padded_vocab;
+use crate::model::ModelSpec;
+use crate::runner::{Dtype, Limits};
+
+/// What the sizes of the scratch depend on.
+#[derive(Debug, Clone, Copy)]
+pub struct ScratchSizes<'a> {
+    pub spec: &'a ModelSpec,
+    pub dtype: Dtype,
+    pub limits: Limits,
+    pub sms: usize,
+}
+
+/// Addresses of the activations; T and B are those of the largest step.
+#[derive(Debug, Clone, Copy)]
+pub struct Scratch {
+    /// f32 `[T, C]`, the residual stream.
+    pub residual: CUdeviceptr,
+    /// `[T, C]`
+    pub normed: CUdeviceptr,
+    /// `[T, (Hq + 2·Hkv)·D]`
+    pub qkv: CUdeviceptr,
+    /// `[T, Hq, D]`
+    pub query: CUdeviceptr,
+    /// `[T, Hq, D]`
+    pub attended: CUdeviceptr,
+    /// `[T, F]`
+    pub hidden: CUdeviceptr,
+    /// `[T, C]` what a block adds to the residual stream, before its bias.
+    pub update: CUdeviceptr,
+    /// f32 `[B, padded V]`
+    pub logits: CUdeviceptr,
+    /// i32 `[B]`
+    pub tokens: CUdeviceptr,
+    /// f32 `[splits, B, Hq, D]`
+    pub partial_out: CUdeviceptr,
+    /// f32 `[splits, B, Hq]`
+    pub partial_lse: CUdeviceptr,
+    /// cuBLASLt's.
+    pub workspace: CUdeviceptr,
+}
+
+impl Scratch {
+    /// Places everything from `base` on; also gives the address after the last part.
+    pub fn place(base: CUdeviceptr, sizes: &ScratchSizes<'_>) -> (Self, u64) {
+        let ScratchSizes {
+            spec,
+            dtype,
+            limits,
+            sms,
+        } = *sizes;
+        let largest = StepShape::largest(&limits);
+        let (tokens, rows, element) = (largest.tokens, largest.rows, dtype.bytes());
+        let (channels, query_width) = (spec.channels, spec.heads * spec.head_dim);
+        let partials = StepShape::decode_shapes(&limits)
+            .iter()
+            .map(|s| s.rows * split(s.rows, spec.kv_heads, s.max_kv_len, sms).splits)
+            .max()
+            .unwrap_or(0);
+        let mut p = Placement::from(base);
+        let scratch = Self {
+            residual: p.place(tokens * channels, 4),
+            normed: p.place(tokens * channels, element),
+            qkv: p.place(tokens * spec.qkv_width(), element),
+            query: p.place(tokens * query_width, element),
+            attended: p.place(tokens * query_width, element),
+            hidden: p.place(tokens * spec.mlp_width, element),
+            update: p.place(tokens * channels, element),
+            logits: p.place(rows * padded_vocab(spec), 4),
+            tokens: p.place(rows, 4),
+            partial_out: p.place(partials * query_width, 4),
+            partial_lse: p.place(partials * spec.heads, 4),
+            workspace: p.place(WORKSPACE_BYTES, 1),
+        };
+        (scratch, p.end())
+    }
+}

@@ -1,0 +1,136 @@
+//! The sizes of a step that its launches depend on, rounded up to buckets so that few exist.
+
+use crate::plan::StepPlan;
+use crate::runner::Limits;
+
+/// Rounds a count of rows or tokens up: 1, 2, 4, 8, 16, 24, 32, … in steps of 8, and from 128 on in
+/// steps of an eighth of the power of two below, so that at most an eighth is added.
+pub fn bucket(count: usize) -> usize {
+    match count {
+        0..=8 => count.next_power_of_two(),
+        _ => count
+            .next_multiple_of((1 << count.ilog2()) / 8)
+            .next_multiple_of(8),
+    }
+}
+
+/// Shortest KV bucket: below it a step's time hardly depends on the length.
+const SHORTEST_KV: usize = 128;
+
+fn kv_bucket(len: usize, limits: &Limits) -> usize {
+    len.next_power_of_two()
+        .max(SHORTEST_KV)
+        .min(limits.max_kv_len)
+}
+
+/// Everything about a step that a captured graph fixes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StepShape {
+    /// T, tokens computed. A decode step has one for every row of its bucket.
+    pub tokens: usize,
+    /// B, rows computed. In a decode step the rows after the plan's are padding.
+    pub rows: usize,
+    /// 1 in a decode step.
+    pub max_query_len: usize,
+    /// A bound of every row's KV length.
+    pub max_kv_len: usize,
+    /// Some row is not greedy.
+    pub sampled: bool,
+}
+
+impl StepShape {
+    pub fn of(plan: &StepPlan, limits: &Limits) -> Self {
+        let longest = |len: fn(&crate::plan::RowPlan) -> usize| plan.rows.iter().map(len).max();
+        let shape = Self {
+            tokens: plan.tokens(),
+            rows: plan.rows.len(),
+            max_query_len: longest(|row| row.query_len).unwrap_or(1),
+            max_kv_len: kv_bucket(longest(|row| row.kv_len).unwrap_or(1), limits),
+            sampled: plan.rows.iter().any(|row| !row.sampling.is_greedy()),
+        };
+        match shape.is_decode() {
+            true => Self::decode(shape.rows, shape.max_kv_len, shape.sampled),
+            false => shape,
+        }
+    }
+
+    fn decode(rows: usize, max_kv_len: usize, sampled: bool) -> Self {
+        Self {
+            tokens: bucket(rows),
+            rows: bucket(rows),
+            max_query_len: 1,
+            max_kv_len,
+            sampled,
+        }
+    }
+
+    /// The largest step that `limits` allow.
+    pub fn largest(limits: &Limits) -> Self {
+        Self {
+            tokens: bucket(limits.max_tokens.max(limits.max_rows)),
+            rows: bucket(limits.max_rows),
+            max_query_len: limits.max_tokens,
+            max_kv_len: limits.max_kv_len,
+            sampled: true,
+        }
+    }
+
+    /// Every greedy decode shape, the smallest first.
+    pub fn decode_shapes(limits: &Limits) -> Vec<Self> {
+        let mut shapes = Vec::new();
+        for len in (0..).map(|i| SHORTEST_KV << i) {
+            for rows in (1..=limits.max_rows).filter(|&r| bucket(r) == r || r == limits.max_rows) {
+                shapes.push(Self::decode(rows, len.min(limits.max_kv_len), false));
+            }
+            if len >= limits.max_kv_len {
+                return shapes;
+            }
+        }
+        shapes
+    }
+
+    pub fn is_decode(&self) -> bool {
+        self.max_query_len == 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn buckets_cover_waste_little_and_are_fixed_points() {
+        let mut first: Vec<usize> = (1..=34).map(bucket).collect();
+        first.dedup();
+        assert_eq!(first, [1, 2, 4, 8, 16, 24, 32, 40]);
+        for n in 1..20_000 {
+            let b = bucket(n);
+            assert!(b >= n && bucket(b) == b && b >= bucket(n - 1), "{n} → {b}");
+            assert!(b - n < 8 || (b - n) * 8 < b, "{n} → {b}");
+        }
+    }
+
+    #[test]
+    fn decode_shapes_hold_every_plan() {
+        for (max_rows, max_kv_len) in [(1, 60), (5, 128), (13, 1000), (64, 1024)] {
+            let limits = Limits {
+                max_rows,
+                max_tokens: 64,
+                max_kv_len,
+            };
+            let shapes = StepShape::decode_shapes(&limits);
+            let known: HashSet<StepShape> = shapes.iter().copied().collect();
+            assert_eq!(known.len(), shapes.len());
+            let largest = StepShape::largest(&limits);
+            for rows in 1..=max_rows {
+                for len in 1..=max_kv_len {
+                    let shape = StepShape::decode(rows, kv_bucket(len, &limits), false);
+                    assert!(known.contains(&shape), "{shape:?}");
+                    assert!(shape.max_kv_len >= len && shape.rows >= rows);
+                    assert!(shape.rows <= largest.rows && shape.tokens <= largest.tokens);
+                }
+            }
+        }
+    }
+}
