@@ -34,6 +34,11 @@ impl WallClock {
             start: Instant::now(),
         }
     }
+
+    /// The moment that `now` counts from.
+    pub fn started(&self) -> Instant {
+        self.start
+    }
 }
 
 impl Clock for WallClock {

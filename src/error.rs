@@ -2,6 +2,7 @@
 
 use crate::model::ModelError;
 use crate::runner::RunnerError;
+use crate::telemetry::TelemetryError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -12,6 +13,8 @@ pub enum Error {
     Model(#[from] ModelError),
     #[error(transparent)]
     Runner(#[from] RunnerError),
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
     /// Results could not be written or read.
     #[error("{0}")]
     Results(String),
@@ -25,7 +28,7 @@ impl Error {
         match self {
             Self::Usage(_) => 2,
             Self::Model(_) => 3,
-            Self::Runner(_) => 4,
+            Self::Runner(_) | Self::Telemetry(_) => 4,
             Self::Results(_) => 5,
             Self::Interrupted(_) => 130,
         }
