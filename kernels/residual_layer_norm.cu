@@ -1,0 +1,72 @@
+// What stands between two matrix products: x[t] += add[t] + bias, then
+// out[r] = norm(x[row(r)])·weight + beta (Ba et al. 2016), in one pass over the row.
+//
+// Bound by memory. A block keeps its row in registers, 8 channels a thread, so x is read once and
+// the mean and the variance cost no further traffic; the variance is the mean squared distance from
+// the mean, as in the reference, because E[x²] − E[x]² cancels for rows far from zero.
+//
+// With row_index only some rows are wanted (the last token of each row, before the head): the
+// residual is then added but not written back, since nothing reads it again.
+
+#include "dtype.cuh"
+#include "params.cuh"
+
+// The sum of `v` over the block, known to every thread. Each call needs its own `partial`.
+__device__ float block_sum(float v, float (&partial)[32]) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(0xffffffffu, v, step);
+    if (lane == 0) partial[warp] = v;
+    __syncthreads();
+    v = lane < warps ? partial[lane] : 0.0f;
+    for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(0xffffffffu, v, step);
+    return v;
+}
+
+template <typename T>
+__device__ void residual_layer_norm(const ResidualLayerNormParams<T>& p) {
+    __shared__ float sums[32], squares[32];
+    const size_t row = blockIdx.x;
+    const size_t token = p.row_index ? p.row_index[row] : row;
+    const int channel = threadIdx.x * VECTOR;
+    // The last warp may reach past the row; its idle threads only take part in the sums.
+    const bool inside = channel < p.channels;
+
+    float x[VECTOR] = {};
+    if (inside) {
+        float* stream = p.x + token * p.channels + channel;
+        load(x, stream);
+        if (p.add) {
+            float add[VECTOR], bias[VECTOR] = {};
+            load(add, p.add + token * p.channels + channel);
+            if (p.bias) load(bias, p.bias + channel);
+#pragma unroll
+            for (int i = 0; i < VECTOR; i++) x[i] += add[i] + bias[i];
+            if (!p.row_index) store(stream, x);
+        }
+    }
+
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < VECTOR; i++) sum += x[i];
+    const float mean = block_sum(sum, sums) / p.channels;
+
+    float square = 0.0f;
+#pragma unroll
+    for (int i = 0; i < VECTOR; i++) square += inside ? (x[i] - mean) * (x[i] - mean) : 0.0f;
+    const float scale = rsqrtf(block_sum(square, squares) / p.channels + p.eps);
+
+    if (!inside) return;
+    float weight[VECTOR], beta[VECTOR];
+    load(weight, p.weight + channel);
+    load(beta, p.beta + channel);
+#pragma unroll
+    for (int i = 0; i < VECTOR; i++) x[i] = (x[i] - mean) * scale * weight[i] + beta[i];
+    store(p.out + row * p.channels + channel, x);
+}
+
+#define RESIDUAL_LAYER_NORM(suffix, T)                            \
+    extern "C" __global__ void __launch_bounds__(1024)            \
+        residual_layer_norm_##suffix(const ResidualLayerNormParams<T> p) { \
+        residual_layer_norm(p);                                   \
+    }
+FOR_EACH_DTYPE(RESIDUAL_LAYER_NORM)
