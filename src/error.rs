@@ -3,6 +3,7 @@
 use crate::model::ModelError;
 use crate::runner::RunnerError;
 use crate::telemetry::TelemetryError;
+use crate::workload::DriveError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -31,6 +32,16 @@ impl Error {
             Self::Runner(_) | Self::Telemetry(_) => 4,
             Self::Results(_) => 5,
             Self::Interrupted(_) => 130,
+        }
+    }
+}
+
+impl From<DriveError> for Error {
+    fn from(error: DriveError) -> Self {
+        match error {
+            DriveError::Refused(refusal) => Self::Usage(refusal.to_string()),
+            DriveError::Runner(error) => Self::Runner(error),
+            DriveError::Stopped => Self::Interrupted("the load was stopped".into()),
         }
     }
 }

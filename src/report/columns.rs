@@ -1,14 +1,13 @@
 //! The quantities of a cell, once, for the tables and for summary.csv.
 
 use crate::metrics::{Statistics, Summary};
-use crate::sweep::{CellResult, RunResult};
+use crate::sweep::{CellResult, RunMetric, RunResult};
 use crate::telemetry::GpuUsage;
 
-/// A number of one run; over several runs its mean is shown.
-pub type Of = fn(&RunResult) -> Option<f64>;
+type StatisticsOf = fn(&Summary) -> Option<&Statistics>;
 
 /// The statistics that have one column each per statistic in summary.csv.
-pub const STATISTICS: [(&str, fn(&Summary) -> Option<&Statistics>); 8] = [
+pub const STATISTICS: [(&str, StatisticsOf); 8] = [
     ("e2el_ms", |s| s.e2el_ms.as_ref()),
     ("ttft_ms", |s| s.ttft_ms.as_ref()),
     ("tpot_ms", |s| s.tpot_ms.as_ref()),
@@ -19,8 +18,8 @@ pub const STATISTICS: [(&str, fn(&Summary) -> Option<&Statistics>); 8] = [
     ("host_us_per_step", |s| s.host_us_per_step.as_ref()),
 ];
 
-/// Every other number, under its name in summary.csv.
-pub const NUMBERS: [(&str, Of); 26] = [
+/// Every other number; over several runs its mean, under its name in summary.csv.
+pub const NUMBERS: [(&str, RunMetric); 26] = [
     ("duration_s", |r| Some(r.summary.duration_s)),
     ("request_throughput", |r| Some(r.summary.request_throughput)),
     ("output_throughput", |r| Some(r.summary.output_throughput)),
@@ -68,7 +67,7 @@ pub const NUMBERS: [(&str, Of); 26] = [
 /// A column of the tables on the terminal.
 pub struct Column {
     pub heading: &'static str,
-    pub of: Of,
+    pub of: RunMetric,
     /// In [`CellResult::confidence`]; shown as ± where there are repeats.
     pub confidence: Option<&'static str>,
     pub mark: Mark,
@@ -84,7 +83,7 @@ pub enum Mark {
     ShortWindow,
 }
 
-const fn plain(heading: &'static str, of: Of) -> Column {
+const fn plain(heading: &'static str, of: RunMetric) -> Column {
     Column {
         heading,
         of,
@@ -93,7 +92,7 @@ const fn plain(heading: &'static str, of: Of) -> Column {
     }
 }
 
-const fn nvml(heading: &'static str, of: Of) -> Column {
+const fn nvml(heading: &'static str, of: RunMetric) -> Column {
     Column {
         heading,
         of,

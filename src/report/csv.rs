@@ -3,7 +3,7 @@
 use super::columns::{NUMBERS, STATISTICS, few_samples, short_window};
 use crate::Error;
 use crate::metrics::Statistics;
-use crate::sweep::{CellResult, LoadSpec};
+use crate::sweep::{CellResult, LoadSpec, WITH_CONFIDENCE};
 
 type Statistic = fn(&Statistics) -> f64;
 
@@ -65,19 +65,9 @@ fn header(percentiles: &[f64]) -> Vec<String> {
         names.extend(OF_EACH.map(|(statistic, _)| format!("{metric}_{statistic}")));
         names.extend(percentiles.iter().map(|p| format!("{metric}_p{p}")));
     }
-    names.extend(CONFIDENCE.map(|name| format!("{name}_ci95_half_width")));
+    names.extend(WITH_CONFIDENCE.map(|(name, _)| format!("{name}_ci95_half_width")));
     names
 }
-
-const CONFIDENCE: [&str; 7] = [
-    "e2el_ms_mean",
-    "e2el_ms_p95",
-    "ttft_ms_mean",
-    "tpot_ms_mean",
-    "output_throughput",
-    "request_throughput",
-    "j_per_output_token",
-];
 
 fn line(result: &CellResult, percentiles: &[f64]) -> Vec<String> {
     let cell = &result.cell;
@@ -128,6 +118,10 @@ fn line(result: &CellResult, percentiles: &[f64]) -> Vec<String> {
         }
     }
     let interval = |name| result.confidence.get(name).map(|i| i.half_width);
-    fields.extend(CONFIDENCE.iter().map(|name| number(interval(*name))));
+    fields.extend(
+        WITH_CONFIDENCE
+            .iter()
+            .map(|(name, _)| number(interval(*name))),
+    );
     fields
 }

@@ -13,5 +13,6 @@ mod table;
 pub use folder::{ResultsFolder, default_folder, write_atomically};
 pub use json::{KvInfo, Report, Status};
 pub use machine::Machine;
+pub use number::short;
 pub use progress::Progress;
 pub use table::{comparison, dry_run, tables};

@@ -26,6 +26,11 @@ pub struct Limits {
 pub trait Runner {
     /// One line for people: device and compute type.
     fn describe(&self) -> String;
+    /// The GPU it runs on, by a name that does not depend on which GPUs CUDA may see; none on a
+    /// CPU.
+    fn pci_bus_id(&self) -> Option<String> {
+        None
+    }
     fn limits(&self) -> Limits;
     fn kv_layout(&self) -> KvLayout;
     /// Pages in the KV slab.

@@ -15,9 +15,7 @@ use crate::runner::Runner;
 use crate::sampling::Sampling;
 use crate::scheduler::Padding;
 use crate::telemetry::{GpuUsage, Sampler};
-use crate::workload::{
-    Arrivals, Ask, DriveError, LengthMix, Load, RequestOptions, drive, from_lines, random,
-};
+use crate::workload::{Arrivals, Ask, LengthMix, Load, RequestOptions, drive, from_lines, random};
 
 const CONFIDENCE: f64 = 0.95;
 /// The observer hears of a running cell this often.
@@ -43,6 +41,41 @@ pub struct MeasureOptions {
     pub metric_percentiles: Vec<f64>,
     pub timeout_ms: Option<f64>,
     pub max_queue_size: usize,
+}
+
+impl MeasureOptions {
+    /// Refuses what cannot be measured, naming the option.
+    pub fn validate(&self) -> Result<(), Error> {
+        let usage = |message: String| Err(Error::Usage(message));
+        for (option, count, most) in [
+            ("--num-prompts", self.num_prompts, 10_000_000),
+            ("--num-runs", self.num_runs, 1000),
+            ("--max-queue-size", self.max_queue_size, usize::MAX),
+        ] {
+            if !(1..=most).contains(&count) {
+                return usage(format!("{option} is {count}; use 1 to {most}"));
+            }
+        }
+        if !(0.0..=86_400.0).contains(&self.min_seconds) {
+            let s = self.min_seconds;
+            return usage(format!("--min-seconds is {s}; use 0 to 86400"));
+        }
+        if let Some(p) = self
+            .metric_percentiles
+            .iter()
+            .find(|p| !(0.0..=100.0).contains(*p))
+        {
+            return usage(format!(
+                "--metric-percentiles: {p} is not one; use 0 to 100"
+            ));
+        }
+        match self.timeout_ms {
+            Some(ms) if !(ms > 0.0 && ms.is_finite()) => {
+                usage(format!("--timeout-ms is {ms}; give a number above 0"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The prompts of one workload.
@@ -228,11 +261,6 @@ impl Measure<'_> {
                 news(ended as f64 / requests as f64, tokens as f64 / seconds);
             }
             ControlFlow::Continue(())
-        })
-        .map_err(|error| match error {
-            DriveError::Refused(refusal) => Error::Usage(refusal.to_string()),
-            DriveError::Runner(error) => Error::Runner(error),
-            DriveError::Stopped => Error::Interrupted("the cell was stopped".into()),
         })?;
         let records = engine.records();
         let summary = Summary::of(
@@ -254,24 +282,28 @@ impl Measure<'_> {
     }
 }
 
+/// A number of one run.
+pub type RunMetric = fn(&RunResult) -> Option<f64>;
+
+/// What gets a confidence interval over the runs.
+pub const WITH_CONFIDENCE: [(&str, RunMetric); 7] = [
+    ("e2el_ms_mean", |r| {
+        r.summary.e2el_ms.as_ref().map(|s| s.mean)
+    }),
+    ("e2el_ms_p95", |r| r.summary.e2el_ms.as_ref().map(|s| s.p95)),
+    ("ttft_ms_mean", |r| {
+        r.summary.ttft_ms.as_ref().map(|s| s.mean)
+    }),
+    ("tpot_ms_mean", |r| {
+        r.summary.tpot_ms.as_ref().map(|s| s.mean)
+    }),
+    ("output_throughput", |r| Some(r.summary.output_throughput)),
+    ("request_throughput", |r| Some(r.summary.request_throughput)),
+    ("j_per_output_token", |r| r.j_per_output_token),
+];
+
 fn confidence(runs: &[RunResult]) -> BTreeMap<String, Interval> {
-    type Of = fn(&RunResult) -> Option<f64>;
-    let metrics: [(&str, Of); 7] = [
-        ("e2el_ms_mean", |r| {
-            r.summary.e2el_ms.as_ref().map(|s| s.mean)
-        }),
-        ("e2el_ms_p95", |r| r.summary.e2el_ms.as_ref().map(|s| s.p95)),
-        ("ttft_ms_mean", |r| {
-            r.summary.ttft_ms.as_ref().map(|s| s.mean)
-        }),
-        ("tpot_ms_mean", |r| {
-            r.summary.tpot_ms.as_ref().map(|s| s.mean)
-        }),
-        ("output_throughput", |r| Some(r.summary.output_throughput)),
-        ("request_throughput", |r| Some(r.summary.request_throughput)),
-        ("j_per_output_token", |r| r.j_per_output_token),
-    ];
-    metrics
+    WITH_CONFIDENCE
         .iter()
         .filter_map(|(name, of)| {
             let values: Option<Vec<f64>> = runs.iter().map(of).collect();

@@ -4,7 +4,9 @@ mod cell;
 mod grid;
 mod resume;
 
-pub use cell::{CellResult, Measure, MeasureOptions, Prompts, RunResult, Workload};
+pub use cell::{
+    CellResult, Measure, MeasureOptions, Prompts, RunMetric, RunResult, WITH_CONFIDENCE, Workload,
+};
 pub use grid::{CellSpec, Grid, LoadChoice, LoadSpec, PolicyKind};
 pub use resume::{differences, read_cells};
 

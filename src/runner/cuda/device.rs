@@ -6,6 +6,8 @@ use std::sync::Arc;
 use cudarc::cublaslt;
 use cudarc::driver::sys::CUdevice_attribute::{
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+    CU_DEVICE_ATTRIBUTE_PCI_BUS_ID, CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID,
+    CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID,
 };
 use cudarc::driver::{CudaContext, CudaStream, DriverError, PinnedHostSlice, result, sys};
 
@@ -137,6 +139,14 @@ impl Device {
     /// Names the call that failed and the device it failed on.
     pub fn check<T, E: Display>(&self, call: &str, result: Result<T, E>) -> Result<T, RunnerError> {
         result.map_err(|cause| failed(&self.name, call, cause))
+    }
+
+    /// As NVML and nvidia-smi write it: `0000:65:00.0`.
+    pub fn pci_bus_id(&self) -> Result<String, DriverError> {
+        let domain = self.context.attribute(CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID)?;
+        let bus = self.context.attribute(CU_DEVICE_ATTRIBUTE_PCI_BUS_ID)?;
+        let device = self.context.attribute(CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID)?;
+        Ok(format!("{domain:04x}:{bus:02x}:{device:02x}.0"))
     }
 
     /// Bytes of device memory that nobody uses.

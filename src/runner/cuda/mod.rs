@@ -215,6 +215,10 @@ impl Runner for CudaRunner {
         format!("{device}, {dtype}, {}", self.graphs.describe())
     }
 
+    fn pci_bus_id(&self) -> Option<String> {
+        self.device.pci_bus_id().ok()
+    }
+
     fn limits(&self) -> Limits {
         self.bounds.limits
     }

@@ -1,0 +1,102 @@
+//! What every subcommand that runs a model asks: which model, on which device, in what memory.
+
+use batchlab::Error;
+use batchlab::model::Model;
+use batchlab::runner::{DeviceChoice, Dtype, KvBudget, Limits, RunnerOptions};
+
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Model and device")]
+pub struct EngineArgs {
+    /// A folder in Hugging Face layout, a hub id such as distilgpt2, or dummy:distilgpt2 (dummy:gpt2,
+    /// -medium, -large, -xl) for random weights of that shape; without it, the bundled model
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// auto, cpu, cuda or cuda:N; auto takes CUDA where a GPU, its driver and the kernels are there
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    pub device: DeviceChoice,
+    /// f32, f16 or bf16; without it bf16 on CUDA, f32 on a CPU
+    #[arg(long, value_name = "DTYPE")]
+    dtype: Option<Dtype>,
+    /// Tokens in a page of the KV cache; a power of two
+    #[arg(long, default_value = "32", value_name = "N", value_parser = block_size)]
+    kv_block_size: usize,
+    /// Memory of the KV cache, such as 512MiB or 4GiB
+    #[arg(long, value_name = "BYTES", value_parser = bytes, conflicts_with = "gpu_memory_utilization")]
+    kv_cache_memory: Option<u64>,
+    /// Share of the GPU's free memory that the model and the KV cache may take
+    #[arg(long, default_value = "0.9", value_name = "SHARE", value_parser = share)]
+    gpu_memory_utilization: f64,
+}
+
+impl EngineArgs {
+    pub fn model(&self) -> Result<Model, Error> {
+        Ok(Model::open(self.model.as_deref())?)
+    }
+
+    pub fn runner_options(&self, limits: Limits) -> RunnerOptions {
+        RunnerOptions {
+            dtype: self.dtype,
+            page_size: self.kv_block_size,
+            kv: match self.kv_cache_memory {
+                Some(bytes) => KvBudget::Bytes(bytes),
+                None => KvBudget::Utilization(self.gpu_memory_utilization),
+            },
+            limits,
+        }
+    }
+}
+
+fn block_size(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(n) if n.is_power_of_two() && (8..=1024).contains(&n) => Ok(n),
+        _ => Err("give a power of two from 8 to 1024".into()),
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
+        _ => Err("give a number above 0 and up to 1".into()),
+    }
+}
+
+/// Bytes with an optional unit: powers of 1024 for KiB, MiB, GiB, of 1000 for KB, MB, GB.
+fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || "give a size above 0, such as 512MiB, 4GiB or 1073741824".to_string();
+    let at = text
+        .find(|c: char| c.is_ascii_alphabetic())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let scale: u64 = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        _ => return Err(wrong()),
+    };
+    let number: f64 = number.trim().parse().map_err(|_| wrong())?;
+    let bytes = number * scale as f64;
+    match bytes >= 1.0 && bytes < 1e18 {
+        true => Ok(bytes as u64),
+        false => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(bytes("4GiB"), Ok(4 << 30));
+        assert_eq!(bytes("1.5 mib"), Ok(3 << 19));
+        assert_eq!(bytes("2GB"), Ok(2_000_000_000));
+        assert_eq!(bytes("123"), Ok(123));
+        for bad in ["", "0", "-1GiB", "nan", "inf", "4TB", "GiB", "1e30"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! `batchlab generate`: prompts in, text out, streamed as it is generated.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use batchlab::Error;
+use batchlab::batching::Static;
+use batchlab::clock::WallClock;
+use batchlab::engine::{Engine, EngineConfig};
+use batchlab::metrics::Summary;
+use batchlab::model::{Model, TextStream};
+use batchlab::request::Finished;
+use batchlab::runner::{self, Limits};
+use batchlab::sampling::Sampling;
+use batchlab::scheduler::Padding;
+use batchlab::workload::{Arrivals, Ask, Load, RequestOptions, drive};
+
+use super::engine_args::EngineArgs;
+
+/// Generate text and stream it.
+#[derive(Debug, clap::Args)]
+pub struct GenerateArgs {
+    /// The text to continue; given several times, all prompts run as one batch
+    #[arg(long, required_unless_present = "prompt_file")]
+    prompt: Vec<String>,
+    /// A UTF-8 file whose whole text is one prompt more
+    #[arg(long, value_name = "FILE")]
+    prompt_file: Option<PathBuf>,
+    /// Output tokens at most, for each prompt
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    max_new_tokens: usize,
+    /// Go on after the model's end-of-text token
+    #[arg(long)]
+    ignore_eos: bool,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct SamplingArgs {
+    /// 0 takes the most probable token; above, logits are divided by it
+    #[arg(long, default_value_t = 0.0, value_name = "T", value_parser = temperature)]
+    temperature: f32,
+    /// Draw from the K most probable tokens only; 0 = all
+    #[arg(long, default_value_t = 0, value_name = "K")]
+    top_k: u32,
+    /// Draw from the smallest set of tokens that has this probability
+    #[arg(long, default_value_t = 1.0, value_name = "P", value_parser = top_p)]
+    top_p: f32,
+    /// Seed of the draws
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+}
+
+impl From<&SamplingArgs> for Sampling {
+    fn from(args: &SamplingArgs) -> Self {
+        Self {
+            temperature: args.temperature,
+            top_k: args.top_k,
+            top_p: args.top_p,
+            seed: args.seed,
+        }
+    }
+}
+
+fn temperature(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(t) if t.is_finite() && t >= 0.0 => Ok(t),
+        _ => Err("give a number of at least 0".into()),
+    }
+}
+
+fn top_p(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(p) if p > 0.0 && p <= 1.0 => Ok(p),
+        _ => Err("give a number above 0 and up to 1".into()),
+    }
+}
+
+pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
+    let model = args.engine.model()?;
+    let prompts = args.prompts(&model)?;
+    let limits = limits(&prompts, args.max_new_tokens);
+    let (mut runner, device) = runner::open(
+        args.engine.device,
+        &model,
+        &args.engine.runner_options(limits),
+    )?;
+    eprintln!("{device}");
+
+    let clock = WallClock::start();
+    let config = EngineConfig {
+        policy: Box::new(Static {
+            batch_size: prompts.len(),
+        }),
+        padding: Padding::Ragged,
+        max_queue_size: prompts.len(),
+        max_positions: model.spec.max_positions,
+    };
+    let mut engine = Engine::new(runner.as_mut(), &clock, config);
+    let mut arrivals = args.arrivals(&model, &prompts)?;
+    let mut stream = model.tokenizer.stream();
+    let mut printed = Ok(());
+    let ended = drive(&mut engine, &mut arrivals, |progress| {
+        if prompts.len() == 1 {
+            printed = print(&mut stream, &progress.tokens);
+        }
+        match printed {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    });
+    printed?;
+    let mut ended = ended?;
+    if prompts.len() == 1 {
+        println!("{}", stream.finish().map_err(Error::from)?);
+    } else {
+        print_all(&model, args, &mut ended)?;
+    }
+    let records = engine.records();
+    eprintln!(
+        "{}",
+        timing(&Summary::of(&ended, &records.batches, &records.steps, &[]))
+    );
+    Ok(())
+}
+
+impl GenerateArgs {
+    fn prompts(&self, model: &Model) -> Result<Vec<Vec<u32>>, Error> {
+        let from_file = self.prompt_file.as_ref().map(|path| {
+            let bytes = std::fs::read(path)
+                .map_err(|e| Error::Usage(format!("--prompt-file {}: {e}", path.display())))?;
+            String::from_utf8(bytes).map_err(|e| {
+                Error::Usage(format!(
+                    "--prompt-file {}: not UTF-8 at byte {}; convert it to UTF-8",
+                    path.display(),
+                    e.utf8_error().valid_up_to()
+                ))
+            })
+        });
+        let texts = self.prompt.iter().cloned().map(Ok).chain(from_file);
+        texts
+            .map(|text| match model.tokenizer.encode(&text?)? {
+                ids if ids.is_empty() => Err(Error::Usage(
+                    "the prompt is empty; give at least one character".into(),
+                )),
+                ids => Ok(ids),
+            })
+            .collect()
+    }
+
+    fn arrivals(&self, model: &Model, prompts: &[Vec<u32>]) -> Result<Arrivals, Error> {
+        let asks = prompts.iter().map(|prompt| Ask {
+            prompt: prompt.clone(),
+            output_len: self.max_new_tokens,
+        });
+        let options = RequestOptions {
+            stop_tokens: match self.ignore_eos {
+                true => Vec::new(),
+                false => model.spec.eos_tokens.clone(),
+            },
+            sampling: Sampling::from(&self.sampling),
+            timeout: None,
+        };
+        Arrivals::new(
+            asks.collect(),
+            Load::Offline,
+            options,
+            Default::default(),
+            0,
+        )
+        .map_err(Error::Usage)
+    }
+}
+
+/// Just what these prompts need.
+fn limits(prompts: &[Vec<u32>], max_new_tokens: usize) -> Limits {
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    Limits {
+        max_rows: prompts.len(),
+        max_tokens: prompts.iter().map(Vec::len).sum(),
+        max_kv_len: longest.saturating_add(max_new_tokens),
+    }
+}
+
+fn print(stream: &mut TextStream<'_>, tokens: &[(u64, u32)]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for &(_, token) in tokens {
+        write!(out, "{}", stream.push(token).map_err(Error::from)?).context("stdout")?;
+    }
+    out.flush().context("stdout")
+}
+
+fn print_all(model: &Model, args: &GenerateArgs, ended: &mut [Finished]) -> anyhow::Result<()> {
+    ended.sort_by_key(|r| r.id);
+    let mut out = std::io::stdout().lock();
+    for (i, request) in ended.iter().enumerate() {
+        let text = model
+            .tokenizer
+            .decode(&request.output)
+            .map_err(Error::from)?;
+        let prompt = args.prompt.get(i).map_or("(file)", String::as_str);
+        writeln!(out, "=== {prompt}\n{text}").context("stdout")?;
+    }
+    Ok(())
+}
+
+fn timing(s: &Summary) -> String {
+    let mean = |m: &Option<batchlab::metrics::Statistics>| {
+        m.as_ref()
+            .map_or("–".to_string(), |s| format!("{:.2}", s.mean))
+    };
+    format!(
+        "{} output tokens, {:.0} tok/s; prefill {} ms, decode {} ms/step",
+        s.output_tokens,
+        s.output_throughput,
+        mean(&s.prefill_ms),
+        mean(&s.decode_step_ms),
+    )
+}

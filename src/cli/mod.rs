@@ -1,0 +1,72 @@
+//! The subcommands: each turns its arguments into a checked configuration and calls the library.
+
+mod engine_args;
+mod generate;
+mod gpu;
+mod gpu_load;
+mod prompt_args;
+mod sweep;
+mod sweep_args;
+
+use std::io::{ErrorKind, Write};
+
+use anyhow::Context;
+use batchlab::Error;
+use clap::error::ErrorKind as ClapErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// Measures which batch size, wait window and batching policy to serve a language model with.
+#[derive(Debug, Parser)]
+#[command(name = "batchlab", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Sweep(Box<sweep_args::SweepArgs>),
+    Generate(generate::GenerateArgs),
+    Gpu(gpu::GpuArgs),
+}
+
+pub fn run() -> anyhow::Result<()> {
+    match parse()?.command {
+        Some(Command::Sweep(args)) => sweep::run(&args),
+        Some(Command::Generate(args)) => generate::run(&args),
+        Some(Command::Gpu(args)) => gpu::run(&args),
+        None => print(&Cli::command().render_help().to_string()),
+    }
+}
+
+/// clap's own message in one line, so that every bad input reads alike.
+fn parse() -> anyhow::Result<Cli> {
+    Cli::try_parse().map_err(|error| {
+        if matches!(
+            error.kind(),
+            ClapErrorKind::DisplayHelp
+                | ClapErrorKind::DisplayVersion
+                | ClapErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        ) {
+            error.exit();
+        }
+        let text = error.to_string();
+        let paragraphs = text.split("\n\n").map(str::trim);
+        let told = paragraphs
+            .filter(|p| p.starts_with("error:") || p.starts_with("tip:"))
+            .flat_map(str::lines)
+            .map(str::trim);
+        let line = told.collect::<Vec<_>>().join(" ");
+        let line = line.strip_prefix("error: ").unwrap_or(&line);
+        Error::Usage(format!("{line}; see --help")).into()
+    })
+}
+
+/// Writes to stdout. A reader that has gone, as in `batchlab … | head`, is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e).context("stdout"),
+        _ => Ok(()),
+    }
+}

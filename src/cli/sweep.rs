@@ -1,0 +1,267 @@
+//! `batchlab sweep`: opens model, runner and results folder, measures every cell, reports.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use anyhow::Context;
+use batchlab::Error;
+use batchlab::clock::WallClock;
+use batchlab::model::Model;
+use batchlab::report::{
+    KvInfo, Machine, Progress, Report, ResultsFolder, Status, default_folder, dry_run, tables,
+};
+use batchlab::runner::{self, Limits, Runner};
+use batchlab::sweep::{
+    CellResult, CellSpec, Grid, Measure, MeasureOptions, Observer, Outcome, Prompts, Workload,
+    run as run_sweep,
+};
+use batchlab::telemetry::{GpuId, GpuInfo, GpuSample, NvmlSource, Sampler};
+use serde_json::json;
+
+use super::print;
+use super::sweep_args::SweepArgs;
+
+/// Times that Ctrl-C was pressed.
+static STOPS: AtomicUsize = AtomicUsize::new(0);
+
+pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
+    let texts = args.prompts.texts()?;
+    let grid = args.grid(&texts)?;
+    args.measure_options(false)?;
+    let cells = grid.cells();
+    if args.results.dry_run {
+        return print(&format!("{}\n{} cells", dry_run(&cells), cells.len()));
+    }
+    stop_on_ctrl_c()?;
+
+    let model = args.engine.model()?;
+    let workloads = texts
+        .iter()
+        .map(|t| t.workload(&model))
+        .collect::<Result<Vec<_>, _>>()?;
+    let limits = limits(args, &model, &grid, &workloads)?;
+    let (mut runner, device) = runner::open(
+        args.engine.device,
+        &model,
+        &args.engine.runner_options(limits),
+    )?;
+    eprintln!("{device}");
+    let options = args.measure_options(runner.pci_bus_id().is_some())?;
+    let clock = WallClock::start();
+    let (gpu, sampler) = watch_gpu(runner.as_ref(), &clock);
+
+    let (folder, mut results) = open_folder(args, &model, runner.as_ref(), &grid, &options)?;
+    let report = report(&model, runner.as_ref(), &grid, &options, gpu, cells.len());
+    let mut keeper = Keeper {
+        progress: Progress::start(cells.len(), results.len()),
+        folder,
+    };
+    keeper.write(&report, Status::Running, &results)?;
+    let mut measure = Measure {
+        runner: runner.as_mut(),
+        clock: &clock,
+        gpu: sampler.as_ref(),
+        options: &options,
+        preferred_batch_sizes: &grid.preferred_batch_sizes,
+        workloads: &workloads,
+        output_lens: &args.prompts.output_len,
+        max_positions: model.spec.max_positions,
+        vocab: model.spec.vocab,
+        eos_tokens: &model.spec.eos_tokens,
+    };
+    let outcome = run_sweep(&cells, &mut results, &mut measure, &mut keeper);
+    keeper.progress.finish();
+
+    results.sort_by_key(|r| cells.iter().position(|c| *c == r.cell));
+    let status = match outcome {
+        Ok(Outcome::Complete) => Status::Complete,
+        _ => Status::Interrupted,
+    };
+    let written = keeper.write(&report, status, &results);
+    let outcome = outcome?;
+    written?;
+    print(&tables(&results))?;
+    let path = keeper.folder.path().display();
+    match outcome {
+        Outcome::Complete => {
+            eprintln!("results: {path}");
+            Ok(())
+        }
+        Outcome::Interrupted => Err(Error::Interrupted(format!(
+            "{} of {} cells are kept; go on with --resume --output {path}",
+            results.len(),
+            cells.len()
+        ))
+        .into()),
+    }
+}
+
+/// The first Ctrl-C lets the running cell end, the second one ends the process.
+fn stop_on_ctrl_c() -> anyhow::Result<()> {
+    ctrlc::set_handler(|| {
+        if STOPS.fetch_add(1, Ordering::SeqCst) > 0 {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after this cell; Ctrl-C again stops at once");
+    })
+    .context("Ctrl-C cannot be watched")
+}
+
+/// Room for full batches of the longest request.
+fn limits(
+    args: &SweepArgs,
+    model: &Model,
+    grid: &Grid,
+    workloads: &[Workload],
+) -> Result<Limits, Error> {
+    let longest = |prompts: &Prompts| match prompts {
+        Prompts::Lines(lines) => lines.iter().map(Vec::len).max().unwrap_or(0),
+        Prompts::Random(mix) => mix.max(),
+    };
+    let input = workloads
+        .iter()
+        .map(|w| longest(&w.prompts))
+        .max()
+        .unwrap_or(0);
+    let outputs = args.prompts.output_len.iter().map(|o| o.max());
+    let output = outputs.max().unwrap_or(0);
+    let context = model.spec.max_positions;
+    if input.saturating_add(output) > context {
+        return Err(Error::Usage(format!(
+            "the longest prompt has {input} tokens and the longest output {output}, together more \
+             than the context of {} ({context} tokens); shorten the prompt or --output-len",
+            model.spec.name
+        )));
+    }
+    let max_rows = grid.batch_sizes.iter().copied().max().unwrap_or(1);
+    Ok(Limits {
+        max_rows,
+        max_tokens: max_rows * input,
+        max_kv_len: input + output,
+    })
+}
+
+/// Without telemetry the sweep goes on, with dashes.
+fn watch_gpu(runner: &dyn Runner, clock: &WallClock) -> (Option<GpuInfo>, Option<Sampler>) {
+    let Some(bus_id) = runner.pci_bus_id() else {
+        return (None, None);
+    };
+    let opened = NvmlSource::open(&GpuId::PciBusId(bus_id)).and_then(|source| {
+        let info = source.info();
+        let sampler = Sampler::start(source, Sampler::INTERVAL, clock.started())?;
+        Ok((info, sampler))
+    });
+    match opened {
+        Ok((info, sampler)) => (Some(info), Some(sampler)),
+        Err(error) => {
+            eprintln!("GPU columns stay empty: {error}");
+            (None, None)
+        }
+    }
+}
+
+/// Everything that must be the same for two results to belong to one sweep.
+fn config(
+    model: &Model,
+    runner: &dyn Runner,
+    grid: &Grid,
+    options: &MeasureOptions,
+) -> serde_json::Value {
+    json!({
+        "model": model.spec.name,
+        "runner": runner.describe(),
+        "kv_block_size": runner.kv_layout().page_size,
+        "grid": grid,
+        "measure": options,
+    })
+}
+
+fn open_folder(
+    args: &SweepArgs,
+    model: &Model,
+    runner: &dyn Runner,
+    grid: &Grid,
+    options: &MeasureOptions,
+) -> Result<(ResultsFolder, Vec<CellResult>), Error> {
+    let path: PathBuf = args.results.output.clone().unwrap_or_else(default_folder);
+    match args.results.resume {
+        true => ResultsFolder::resume(&path, &config(model, runner, grid, options)),
+        false => Ok((ResultsFolder::create(&path)?, Vec::new())),
+    }
+}
+
+fn report(
+    model: &Model,
+    runner: &dyn Runner,
+    grid: &Grid,
+    options: &MeasureOptions,
+    gpu: Option<GpuInfo>,
+    cells_total: usize,
+) -> Report {
+    let layout = runner.kv_layout();
+    Report {
+        batchlab_version: env!("CARGO_PKG_VERSION"),
+        status: Status::Running,
+        started_utc: now_utc(),
+        written_utc: now_utc(),
+        command: std::env::args().collect(),
+        machine: Machine::this(),
+        gpu,
+        runner: runner.describe(),
+        kv: KvInfo {
+            kv_bytes_per_token: layout.bytes_per_token(),
+            page_size: layout.page_size,
+            pages: runner.kv_pages(),
+            bytes: runner.kv_pages() * layout.bytes_per_page(),
+        },
+        config: config(model, runner, grid, options),
+        cells_total,
+        cells: Vec::new(),
+    }
+}
+
+fn now_utc() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
+
+/// Shows the progress and keeps the results.
+struct Keeper {
+    progress: Progress,
+    folder: ResultsFolder,
+}
+
+impl Keeper {
+    fn write(&self, report: &Report, status: Status, cells: &[CellResult]) -> Result<(), Error> {
+        self.folder.write_report(&Report {
+            status,
+            written_utc: now_utc(),
+            cells: cells.to_vec(),
+            ..report.clone()
+        })
+    }
+}
+
+impl Observer for Keeper {
+    fn cell_started(&mut self, index: usize, cell: &CellSpec) {
+        self.progress.cell_started(index, cell);
+    }
+
+    fn cell_progressed(&mut self, share: f64, output_throughput: f64) {
+        self.progress.cell_progressed(share, output_throughput);
+    }
+
+    fn cell_finished(
+        &mut self,
+        index: usize,
+        result: &CellResult,
+        samples: &[GpuSample],
+    ) -> Result<(), Error> {
+        self.progress.cell_finished(result);
+        self.folder.append(index, result, samples)
+    }
+
+    fn stop_requested(&self) -> bool {
+        STOPS.load(Ordering::SeqCst) > 0
+    }
+}
