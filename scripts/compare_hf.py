@@ -88,6 +88,7 @@ def medians(rounds):
     return merged
 
 
+load = os.getloadavg()[0]  # others on the machine, before the first round
 model = hf_model()
 hf_rounds, own_rounds = [], []
 for _ in range(a.rounds):
@@ -97,10 +98,11 @@ hf, own = medians(hf_rounds), medians(own_rounds)
 
 commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip() or None
 machine = dict(processor=processor(), cores=os.cpu_count(), threads=a.threads if a.device == "cpu" else None,
-               python=platform.python_version(), torch=torch.__version__, transformers=transformers.__version__, commit=commit)
+               python=platform.python_version(), torch=torch.__version__, transformers=transformers.__version__, commit=commit,
+               load_average_before=load)
 arguments = [x for i, x in enumerate(sys.argv[1:]) if x not in ("--bench-exe", "--output") and sys.argv[i] not in ("--bench-exe", "--output")]
 lines = [
-    f"{machine['processor']}, {machine['cores']} cores, {dtype}; torch {torch.__version__}, transformers {transformers.__version__}, batchlab {commit}",
+    f"{machine['processor']}, {machine['cores']} cores (load {load:.1f} before), {dtype}; torch {torch.__version__}, transformers {transformers.__version__}, batchlab {commit}",
     f"distilgpt2 shape, prompt {a.prompt_len}, {a.new_tokens} new tokens; HF / batchlab; ratio = HF step / batchlab step",
     f"{'B':>4} {'prefill ms':>19} {'decode ms/step':>19} {'output tok/s':>19} {'ratio':>7} {'host µs/step':>13}",
 ]

@@ -77,24 +77,27 @@ pub fn argmax(logits: &[f32]) -> u32 {
 
 /// The smallest logit that `top_k` and `top_p` keep. `logits` is `[V]`, unscaled.
 pub fn keep_threshold(logits: &[f32], s: &Sampling) -> f32 {
-    let mut sorted: Vec<f32> = logits.to_vec();
-    sorted.sort_unstable_by(|a, b| b.total_cmp(a));
-    if s.top_k > 0 && (s.top_k as usize) < sorted.len() {
-        let kth = sorted[s.top_k as usize - 1];
-        sorted.retain(|&v| v >= kth);
+    let descending = |a: &f32, b: &f32| b.total_cmp(a);
+    let mut kept: Vec<f32> = logits.to_vec();
+    if s.top_k > 0 && (s.top_k as usize) < kept.len() {
+        let (_, &mut kth, _) = kept.select_nth_unstable_by(s.top_k as usize - 1, descending);
+        kept.retain(|&v| v >= kth);
     }
     if s.top_p < 1.0 {
-        let weight = |v: f32| f64::from((v - sorted[0]) / s.temperature).exp();
-        let wanted = sorted.iter().map(|&v| weight(v)).sum::<f64>() * f64::from(s.top_p);
+        kept.sort_unstable_by(descending);
+        let weight = |v: f32| f64::from((v - kept[0]) / s.temperature).exp();
+        let wanted = kept.iter().map(|&v| weight(v)).sum::<f64>() * f64::from(s.top_p);
         let mut sum = 0.0;
-        for &v in &sorted {
+        for &v in &kept {
             sum += weight(v);
             if sum >= wanted {
                 return v;
             }
         }
     }
-    sorted.last().copied().unwrap_or(f32::NEG_INFINITY)
+    kept.into_iter()
+        .min_by(f32::total_cmp)
+        .unwrap_or(f32::NEG_INFINITY)
 }
 
 /// The next token of one row. `logits` is `[V]`.
@@ -167,6 +170,25 @@ mod tests {
         assert_eq!(keep_threshold(&logits, &s(0.4)), logits[0]);
         assert_eq!(keep_threshold(&logits, &s(0.7)), logits[1]);
         assert_eq!(keep_threshold(&logits, &s(1.0)), logits[3]);
+    }
+
+    #[test]
+    fn top_k_keeps_ties_and_comes_before_top_p() {
+        let logits = [1.0, 3.0, 2.0, 2.0, 0.0];
+        let s = |top_k, top_p| Sampling {
+            temperature: 1.0,
+            top_k,
+            top_p,
+            seed: 0,
+        };
+        let kept = |s| {
+            let threshold = keep_threshold(&logits, &s);
+            logits.iter().filter(|&&v| v >= threshold).count()
+        };
+        assert_eq!([1, 2, 3, 4, 9].map(|k| kept(s(k, 1.0))), [1, 3, 3, 4, 5]);
+        // Of the three kept ones the first has e/(e + 2) = 0.58 of the probability.
+        assert_eq!(kept(s(2, 0.57)), 1);
+        assert_eq!(kept(s(2, 0.59)), 3);
     }
 
     #[test]

@@ -8,11 +8,12 @@ use batchlab::plan::{RowPlan, StepPlan};
 use batchlab::runner::cpu::CpuRunner;
 use batchlab::runner::{KvBudget, Limits, Runner, RunnerError, RunnerOptions};
 use batchlab::sampling::{Sampling, argmax};
+use safetensors::SafeTensors;
 
 const LIMITS: Limits = Limits {
     max_rows: 8,
-    max_tokens: 256,
-    max_kv_len: 64,
+    max_tokens: 512,
+    max_kv_len: 96,
 };
 
 fn options(page_size: usize) -> RunnerOptions {
@@ -24,48 +25,71 @@ fn options(page_size: usize) -> RunnerOptions {
     }
 }
 
+/// What one row gave: greedy tokens, and the logits that each was taken from.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Generated {
+    tokens: Vec<u32>,
+    logits: Vec<Vec<f32>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Padding {
+    Ragged,
+    Left,
+}
+
 /// A sequence in the slab.
-struct Sequence {
+struct Row {
     pages: Vec<u32>,
     kv_start: usize,
     kv_len: usize,
+    /// Tokens that are not in the slab yet.
+    pending: Vec<u32>,
+    generated: Generated,
 }
 
-/// Sequences whose pages lie scattered over the slab, in no order.
-fn sequences(runner: &dyn Runner, pads: &[usize]) -> Vec<Sequence> {
+/// Rows whose pages lie scattered over the slab, in no order.
+fn rows(runner: &dyn Runner, prompts: &[Vec<u32>], padding: Padding) -> Vec<Row> {
     let total = runner.kv_pages() as u32;
-    let mut pages = (0..total).map(|i| (i * 7 + 3) % total);
     assert_ne!(total % 7, 0, "every page must come once");
+    let mut pages = (0..total).map(|i| (i * 7 + 3) % total);
     let per_row = runner.kv_layout().pages_for(LIMITS.max_kv_len);
-    pads.iter()
-        .map(|&kv_start| Sequence {
-            pages: pages.by_ref().take(per_row).collect(),
-            kv_start,
-            kv_len: 0,
+    let longest = prompts.iter().map(Vec::len).max().unwrap();
+    prompts
+        .iter()
+        .map(|prompt| {
+            let kv_start = match padding {
+                Padding::Ragged => 0,
+                Padding::Left => longest - prompt.len(),
+            };
+            Row {
+                pages: pages.by_ref().take(per_row).collect(),
+                kv_start,
+                kv_len: 0,
+                pending: [vec![0; kv_start], prompt.clone()].concat(),
+                generated: Generated::default(),
+            }
         })
         .collect()
 }
 
-/// Appends `fresh[b]` to sequence b. Gives the next tokens and the `[B][V]` logits.
-fn step(
-    runner: &mut dyn Runner,
-    sequences: &mut [Sequence],
-    fresh: &[Vec<u32>],
-) -> (Vec<u32>, Vec<Vec<f32>>) {
-    let mut plan = StepPlan {
-        token_ids: fresh.concat(),
-        ..StepPlan::default()
-    };
-    for (sequence, fresh) in sequences.iter_mut().zip(fresh) {
-        let new = sequence.kv_len..sequence.kv_len + fresh.len();
-        let position = |i: usize| i.saturating_sub(sequence.kv_start) as u32;
-        plan.positions.extend(new.clone().map(position));
-        sequence.kv_len = new.end;
+/// One step of every row that is not finished, each adding at most `chunk` of its pending tokens:
+/// rows with a short prompt decode beside rows that are still in theirs.
+fn step(runner: &mut dyn Runner, rows: &mut [&mut Row], chunk: usize) {
+    let mut plan = StepPlan::default();
+    for row in rows.iter_mut() {
+        let fresh = row.pending.drain(..chunk.min(row.pending.len()));
+        let first = row.kv_len;
+        plan.token_ids.extend(fresh);
+        row.kv_len = first + plan.token_ids.len() - plan.positions.len();
+        let position = |i: usize| i.saturating_sub(row.kv_start) as u32;
+        plan.positions.extend((first..row.kv_len).map(position));
         plan.rows.push(RowPlan {
-            query_len: fresh.len(),
-            kv_start: sequence.kv_start,
-            kv_len: new.end,
-            pages: sequence.pages.clone(),
+            query_len: row.kv_len - first,
+            // A chunk may lie in the padding as a whole, and sees nothing.
+            kv_start: row.kv_start.min(row.kv_len),
+            kv_len: row.kv_len,
+            pages: row.pages.clone(),
             sampling: Sampling::GREEDY,
             sample_index: 0,
         });
@@ -73,24 +97,17 @@ fn step(
     let tokens = runner.execute(&plan).unwrap().tokens;
     let logits = runner.logits().unwrap();
     let vocab = logits.len() / tokens.len();
-    (tokens, logits.chunks(vocab).map(<[f32]>::to_vec).collect())
+    for ((row, token), logits) in rows.iter_mut().zip(tokens).zip(logits.chunks(vocab)) {
+        assert_eq!(token, argmax(logits));
+        if row.pending.is_empty() {
+            row.pending.push(token);
+            row.generated.tokens.push(token);
+            row.generated.logits.push(logits.to_vec());
+        }
+    }
 }
 
-/// What one row gave, step by step.
-#[derive(Debug, Clone, PartialEq, Default)]
-struct Generated {
-    tokens: Vec<u32>,
-    logits: Vec<Vec<f32>>,
-}
-
-#[derive(Clone, Copy)]
-enum Padding {
-    Ragged,
-    Left,
-}
-
-/// Greedy tokens and logits of prompts that run as one batch; a prompt is split over steps of at
-/// most `chunk` tokens a row.
+/// Runs the prompts as one batch.
 fn generate(
     runner: &mut dyn Runner,
     prompts: &[Vec<u32>],
@@ -98,107 +115,134 @@ fn generate(
     chunk: usize,
     new_tokens: usize,
 ) -> Vec<Generated> {
-    let longest = prompts.iter().map(Vec::len).max().unwrap();
-    let pads: Vec<usize> = prompts
-        .iter()
-        .map(|p| match padding {
-            Padding::Ragged => 0,
-            Padding::Left => longest - p.len(),
-        })
-        .collect();
-    let mut rows = sequences(runner, &pads);
-    let padded: Vec<Vec<u32>> = prompts
-        .iter()
-        .zip(&pads)
-        .map(|(p, &pad)| [vec![0; pad], p.clone()].concat())
-        .collect();
-    // Every row has tokens in every chunk: the last tokens of the prompts come in the last one.
-    let chunks = longest
-        .div_ceil(chunk)
-        .min(padded.iter().map(Vec::len).min().unwrap());
-    let mut last = (Vec::new(), Vec::new());
-    for i in 0..chunks {
-        let piece = |p: &Vec<u32>| p[i * p.len() / chunks..(i + 1) * p.len() / chunks].to_vec();
-        let fresh: Vec<_> = padded.iter().map(piece).collect();
-        last = step(runner, &mut rows, &fresh);
-    }
-    let mut generated = vec![Generated::default(); prompts.len()];
-    for index in 0..new_tokens {
-        for ((out, &token), logits) in generated.iter_mut().zip(&last.0).zip(&last.1) {
-            assert_eq!(token, argmax(logits));
-            out.tokens.push(token);
-            out.logits.push(logits.clone());
+    let mut rows = rows(runner, prompts, padding);
+    loop {
+        let mut active: Vec<&mut Row> = rows
+            .iter_mut()
+            .filter(|row| row.generated.tokens.len() < new_tokens)
+            .collect();
+        if active.is_empty() {
+            return rows.into_iter().map(|row| row.generated).collect();
         }
-        if index + 1 < new_tokens {
-            let fresh: Vec<_> = last.0.iter().map(|&t| vec![t]).collect();
-            last = step(runner, &mut rows, &fresh);
+        step(runner, &mut active, chunk);
+    }
+}
+
+/// A fixture's prompts, and what HF made of each.
+struct Fixture {
+    model: Model,
+    prompts: Vec<Vec<u32>>,
+    wanted: Vec<Generated>,
+}
+
+impl Fixture {
+    fn open(name: &str) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures")
+            .join(name);
+        let json = std::fs::read(folder.join("fixture.json")).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let logits = std::fs::read(folder.join("logits.safetensors")).unwrap();
+        let logits = SafeTensors::deserialize(&logits).unwrap();
+        let ids = |value: &serde_json::Value| -> Vec<u32> {
+            serde_json::from_value(value.clone()).unwrap()
+        };
+        let cases = json["cases"].as_array().unwrap();
+        let wanted = cases.iter().enumerate().map(|(i, case)| {
+            let logits = logits.tensor(&format!("logits.{i}")).unwrap();
+            let values: Vec<f32> = bytemuck::pod_collect_to_vec(logits.data());
+            Generated {
+                tokens: ids(&case["greedy"]),
+                logits: values
+                    .chunks(logits.shape()[1])
+                    .map(<[f32]>::to_vec)
+                    .collect(),
+            }
+        });
+        Self {
+            wanted: wanted.collect(),
+            prompts: cases.iter().map(|case| ids(&case["prompt"])).collect(),
+            model: Model::open(folder.to_str()).unwrap(),
         }
     }
-    generated
+
+    /// Runs the prompts of `indices` as one batch and compares every logit.
+    fn check(&self, runner: &mut dyn Runner, indices: &[usize], padding: Padding, chunk: usize) {
+        let prompts: Vec<_> = indices.iter().map(|&i| self.prompts[i].clone()).collect();
+        let steps = self.wanted[0].tokens.len();
+        let got = generate(runner, &prompts, padding, chunk, steps);
+        for (got, &i) in got.iter().zip(indices) {
+            let wanted = &self.wanted[i];
+            let place = format!("prompt {i} of {indices:?}, {padding:?}, chunk {chunk}");
+            assert_eq!(got.tokens, wanted.tokens, "{place}");
+            assert_eq!(got.logits.len(), steps);
+            for (step, (got, wanted)) in got.logits.iter().zip(&wanted.logits).enumerate() {
+                assert_eq!(got.len(), wanted.len());
+                for (id, (g, w)) in got.iter().zip(wanted).enumerate() {
+                    assert!(
+                        (g - w).abs() <= 1e-4,
+                        "{place}, step {step}, token {id}: {g} {w}"
+                    );
+                }
+            }
+        }
+    }
 }
 
-fn bundled() -> Model {
-    Model::open(None).unwrap()
-}
+const FIXTURES: [&str; 5] = [
+    "gpt2-f32",
+    "gpt2-f16",
+    "gpt2-bf16",
+    "gpt2-sharded",
+    "gpt2-bare-names",
+];
+const WHOLE: usize = usize::MAX;
 
-/// Four prompts of different lengths, one of a single token.
-fn prompts() -> Vec<Vec<u32>> {
-    [13, 1, 8, 5]
-        .iter()
-        .enumerate()
-        .map(|(row, &len)| {
-            (0..len)
-                .map(|i| (row * 1009 + i * 2741 + 17) as u32 % 50_257)
-                .collect()
-        })
-        .collect()
-}
-
-fn close(a: &Generated, b: &Generated) {
-    assert_eq!(a.tokens, b.tokens);
-    for (a, b) in a.logits.iter().flatten().zip(b.logits.iter().flatten()) {
-        assert!((a - b).abs() <= 1e-4, "{a} {b}");
+#[test]
+fn every_fixture_gives_the_logits_of_transformers() {
+    for name in FIXTURES {
+        let fixture = Fixture::open(name);
+        let all: Vec<usize> = (0..fixture.prompts.len()).collect();
+        let mut runner = CpuRunner::new(&fixture.model, &options(16)).unwrap();
+        for i in &all {
+            fixture.check(&mut runner, &[*i], Padding::Ragged, WHOLE);
+        }
+        fixture.check(&mut runner, &all, Padding::Ragged, WHOLE);
+        fixture.check(&mut runner, &all, Padding::Left, WHOLE);
     }
 }
 
 #[test]
-fn batching_padding_chunks_and_pages_change_nothing() {
-    let model = bundled();
-    let mut alone = CpuRunner::new(&model, &options(16)).unwrap();
-    let wanted: Vec<Generated> = prompts()
-        .iter()
-        .map(|p| generate(&mut alone, &[p.clone()], Padding::Ragged, 64, 8).remove(0))
-        .collect();
-    for page_size in [1, 8, 16, 64] {
-        let mut runner = CpuRunner::new(&model, &options(page_size)).unwrap();
-        for (padding, chunk) in [
-            (Padding::Ragged, 64),
-            (Padding::Left, 64),
-            (Padding::Left, 4),
-            (Padding::Left, 1),
-        ] {
-            let got = generate(&mut runner, &prompts(), padding, chunk, 8);
-            got.iter().zip(&wanted).for_each(|(g, w)| close(g, w));
-        }
-        let long = &prompts()[..1];
-        for chunk in [1, 2, 5] {
-            close(
-                &generate(&mut runner, long, Padding::Ragged, chunk, 8)[0],
-                &wanted[0],
-            );
+fn chunks_and_page_sizes_change_no_answer() {
+    let fixture = Fixture::open("gpt2-f32");
+    let all: Vec<usize> = (0..fixture.prompts.len()).collect();
+    for page_size in [1, 8, 16, 64, 128] {
+        let mut runner = CpuRunner::new(&fixture.model, &options(page_size)).unwrap();
+        for padding in [Padding::Ragged, Padding::Left] {
+            for chunk in [1, 7, 16, WHOLE] {
+                fixture.check(&mut runner, &all, padding, chunk);
+            }
         }
     }
 }
 
 #[test]
 fn a_row_never_depends_on_the_others_contents() {
-    let mut runner = CpuRunner::new(&bundled(), &options(8)).unwrap();
-    for padding in [Padding::Ragged, Padding::Left] {
-        let before = generate(&mut runner, &prompts(), padding, 64, 6);
-        for changed in 0..prompts().len() {
-            let mut other = prompts();
-            other[changed].iter_mut().for_each(|t| *t = 50_256 - *t);
-            let after = generate(&mut runner, &other, padding, 64, 6);
+    let fixture = Fixture::open("gpt2-f32");
+    let vocab = fixture.model.spec.vocab as u32;
+    let mut runner = CpuRunner::new(&fixture.model, &options(8)).unwrap();
+    for (padding, chunk) in [
+        (Padding::Ragged, WHOLE),
+        (Padding::Left, WHOLE),
+        (Padding::Ragged, 7),
+    ] {
+        let before = generate(&mut runner, &fixture.prompts, padding, chunk, 6);
+        for changed in 0..before.len() {
+            let mut prompts = fixture.prompts.clone();
+            prompts[changed]
+                .iter_mut()
+                .for_each(|t| *t = (*t + 1) % vocab);
+            let after = generate(&mut runner, &prompts, padding, chunk, 6);
             for row in 0..before.len() {
                 // Bit for bit, not within a tolerance.
                 assert_eq!(before[row] == after[row], row != changed, "row {row}");
@@ -209,18 +253,22 @@ fn a_row_never_depends_on_the_others_contents() {
 
 #[test]
 fn the_number_of_threads_changes_no_bit() {
-    let model = bundled();
+    let fixture = Fixture::open("gpt2-bf16");
     let on = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
         pool.build().unwrap().install(|| {
-            let mut runner = CpuRunner::new(&model, &options(16)).unwrap();
-            assert!(runner.describe().contains(&threads.to_string()));
-            generate(&mut runner, &prompts(), Padding::Ragged, 64, 6)
+            let mut runner = CpuRunner::new(&fixture.model, &options(16)).unwrap();
+            assert!(runner.describe().contains(&format!("{threads} thread")));
+            generate(&mut runner, &fixture.prompts, Padding::Ragged, WHOLE, 6)
         })
     };
     let one = on(1);
     assert_eq!(one, on(2));
     assert_eq!(one, on(5));
+}
+
+fn bundled() -> Model {
+    Model::open(None).unwrap()
 }
 
 #[test]
