@@ -221,8 +221,8 @@ fn unwritable_outputs_and_missing_results_say_so() {
 fn ctrl_c_keeps_what_is_done() {
     let dir = tempdir().unwrap();
     let out = dir.path().join("r");
-    // A hundred cells, so that the signal finds it at work.
-    let windows: Vec<String> = (0..100).map(|ms| ms.to_string()).collect();
+    // A thousand cells, so that the signal finds it at work.
+    let windows: Vec<String> = (0..1000).map(|ms| ms.to_string()).collect();
     let mut child = Process::new(assert_cmd::cargo::cargo_bin("batchlab"))
         .args([
             "sweep",

@@ -15,7 +15,7 @@ use super::prompt_args::{PromptArgs, Texts};
 /// Without options: batch sizes 1, 4, 8 × windows 0, 10, 50 ms, one fixed prompt, 32 new tokens;
 /// each cell under a closed loop with as many clients as the batch size, then under Poisson arrivals
 /// at half the request rate that the closed loop reached at this batch size (at window 0).
-/// About a minute on two CPU cores.
+/// One to two minutes on two CPU cores.
 #[derive(Debug, Clone, clap::Args)]
 pub struct SweepArgs {
     #[command(flatten)]

@@ -30,7 +30,7 @@ pub fn tables(results: &[CellResult]) -> String {
     let mut text = String::new();
     for (title, members) in &groups {
         text += &format!("\n{}\n", clipped(title, WIDTH));
-        text += &format!("{}\n", latency(members));
+        text += &format!("{}\n\n", latency(members));
         text += &format!("{}\n", resources(members));
         for note in notes(members) {
             text += &format!("{note}\n");
