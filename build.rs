@@ -164,7 +164,8 @@ fn compile_missing(
     flags: &[String],
     missing: VecDeque<(PathBuf, PathBuf)>,
 ) -> Result<()> {
-    let jobs = variable("NUM_JOBS")
+    let jobs = std::env::var("NUM_JOBS")
+        .ok()
         .and_then(|n| n.parse().ok())
         .unwrap_or(1usize);
     let workers = jobs.clamp(1, missing.len().max(1));

@@ -106,7 +106,7 @@ lines = [
 ]
 for h, o in zip(hf, own):
     pair = lambda key, digits: f"{h[key]:9.{digits}f}/{o[key]:9.{digits}f}"
-    lines.append(f"{h['batch']:4d} {pair('prefill_ms', 2)} {pair('step_ms', 3)} {pair('output_tok_s', 1)} "
+    lines.append(f"{h['batch']:4.0f} {pair('prefill_ms', 2)} {pair('step_ms', 3)} {pair('output_tok_s', 1)} "
                  f"{h['step_ms'] / o['step_ms']:7.2f} {o['host_us_per_step']:13.1f}")
 table = "\n".join(lines)
 print(table)

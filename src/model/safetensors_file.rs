@@ -121,7 +121,8 @@ fn check_extent(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
                 path: path.to_owned(),
                 tensor: name.clone(),
                 cause: format!(
-                    "should end at byte {end} of the data, but the file is cut short at {}",
+                    "should end at byte {end} of the data, but the file holds {}: it is cut short \
+                     or its header is damaged",
                     data.len()
                 ),
                 remedy: COPY_AGAIN.to_owned(),

@@ -13,7 +13,7 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Reads tokenizer.json for a model with `vocab` tokens. `path` is only named in errors.
     pub(super) fn from_json(path: &Path, json: &[u8], vocab: usize) -> Result<Self, ModelError> {
-        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|e| {
+        let mut inner = parse(json).map_err(|e| {
             let remedy = "copy the model's original tokenizer.json again";
             ModelError::file(path, format!("is not a tokenizer ({e})"), remedy)
         })?;
@@ -64,6 +64,16 @@ impl Tokenizer {
             ids: Vec::new(),
             shown: 0,
         }
+    }
+}
+
+/// The library panics on some damaged files (an `expect` in its decoders and one in its
+/// normalizers). Broken JSON, the usual damage, is kept away from it; the rest is caught.
+fn parse(json: &[u8]) -> Result<tokenizers::Tokenizer, String> {
+    serde_json::from_slice::<serde::de::IgnoredAny>(json).map_err(|e| e.to_string())?;
+    match std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(json)) {
+        Ok(parsed) => parsed.map_err(|e| e.to_string()),
+        Err(_) => Err("its contents make no tokenizer".to_owned()),
     }
 }
 

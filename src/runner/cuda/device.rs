@@ -9,9 +9,7 @@ use cudarc::driver::sys::CUdevice_attribute::{
     CU_DEVICE_ATTRIBUTE_PCI_BUS_ID, CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID,
     CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID,
 };
-use cudarc::driver::{
-    CudaContext, CudaSlice, CudaStream, DevicePtr, DriverError, PinnedHostSlice, result, sys,
-};
+use cudarc::driver::{CudaContext, CudaStream, DriverError, PinnedHostSlice, result, sys};
 
 use super::fatbins;
 use crate::runner::RunnerError;
@@ -157,27 +155,37 @@ impl Device {
         Ok(free as u64)
     }
 
-    /// Zeroed device memory and its address; freed when the slice is dropped.
+    /// Makes this device the one that the calling thread's driver calls mean.
+    pub fn make_current(&self) -> Result<(), RunnerError> {
+        self.check("cuCtxSetCurrent", self.context.bind_to_thread())
+    }
+
+    /// Zeroed device memory.
     pub fn allocate(&self, what: &str, bytes: u64) -> Result<Memory, RunnerError> {
+        self.make_current()?;
         // The driver refuses an empty allocation.
-        let slice = self.stream.alloc_zeros::<u8>(bytes.max(1) as usize);
-        let slice = match slice {
+        let bytes = bytes.max(1) as usize;
+        // SAFETY: zeroed below, before anything on the stream reads it.
+        let address = match unsafe { result::malloc_sync(bytes) } {
             Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
                 return Err(RunnerError::OutOfMemory {
                     what: what.into(),
-                    needed: bytes,
+                    needed: bytes as u64,
                     available: self.free_bytes()?,
                     device: self.name.clone(),
                     remedy: "another program took memory meanwhile; try again".into(),
                 });
             }
-            other => self.check("cuMemAllocAsync", other)?,
+            other => self.check("cuMemAlloc", other)?,
         };
-        let address = slice.device_ptr(&self.stream).0;
-        Ok(Memory {
+        let memory = Memory {
             address,
-            _slice: slice,
-        })
+            stream: self.stream.clone(),
+        };
+        // SAFETY: `bytes` were just allocated at `address`.
+        let zeroed = unsafe { result::memset_d8_async(address, 0, bytes, self.stream.cu_stream()) };
+        self.check("cuMemsetD8Async", zeroed)?;
+        Ok(memory)
     }
 
     /// Zeroed page-locked host memory.
@@ -208,10 +216,20 @@ impl Device {
     }
 }
 
-/// Device memory that is freed on drop.
+/// Device memory, freed on drop.
 pub struct Memory {
     pub address: sys::CUdeviceptr,
-    _slice: CudaSlice<u8>,
+    /// Everything that uses the memory is on this stream.
+    stream: Arc<CudaStream>,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let context = self.stream.context();
+        context.record_err(self.stream.synchronize());
+        // SAFETY: allocated once, owned here alone, and nothing on the stream uses it any more.
+        context.record_err(unsafe { result::memory_free(self.address) });
+    }
 }
 
 /// Page-locked host memory, freed on drop. Copies run while the borrow that started them is over,

@@ -23,6 +23,12 @@ pub const GROUPS: [usize; 4] = [1, 2, 4, 8];
 /// P, the smallest page: the attention kernels look a page up once for eight positions.
 pub const MIN_PAGE_SIZE: usize = 8;
 
+/// Whether this machine has a CUDA driver. Without one, cudarc panics at its first call.
+pub fn driver_present() -> bool {
+    // SAFETY: opens and closes the library by name, nothing else.
+    unsafe { cudarc::driver::sys::is_culib_present() }
+}
+
 /// One function for each compute type.
 #[derive(Debug)]
 pub(super) struct PerDtype<F> {

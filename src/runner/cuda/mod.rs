@@ -155,6 +155,7 @@ impl CudaRunner {
 
     /// Puts a packed step on the stream and waits for it; gives the time waited.
     fn run(&mut self, shape: StepShape) -> Result<Duration, RunnerError> {
+        self.device.make_current()?;
         let launched = match self.graphs.launch(&self.device, &shape) {
             Ok(false) => self.pipeline.launch(&self.device, shape),
             other => other.map(drop),
@@ -247,6 +248,7 @@ impl Runner for CudaRunner {
             self.pipeline.network.spec.vocab,
             padded_vocab(&self.pipeline.network.spec),
         );
+        self.device.make_current()?;
         let mut padded = vec![0f32; self.rows * stride];
         let (from, stream) = (
             self.pipeline.network.scratch.logits,

@@ -158,7 +158,7 @@ mod tests {
         #[test]
         fn a_split_covers_the_context(rows in 1usize..300, heads in 1usize..40, len in 0usize..20_000, sms in 1usize..200) {
             let s = split(rows, heads, len, sms);
-            prop_assert!(s.chunk % TILE == 0 && s.chunk * s.splits >= len.max(1));
+            prop_assert!(s.chunk.is_multiple_of(TILE) && s.chunk * s.splits >= len.max(1));
             // No split is empty for a row of the full length.
             prop_assert!((s.splits - 1) * s.chunk < len.max(1));
         }

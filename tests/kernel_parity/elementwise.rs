@@ -1,0 +1,358 @@
+//! embedding, residual_layer_norm, bias_activation, kv_append and random_fill.
+
+use batchlab::kv::KvLayout;
+use batchlab::model::{Activation, seeded_unit};
+use batchlab::runner::Dtype;
+use batchlab::runner::cpu::ops;
+use batchlab::runner::cuda::ops as cuda;
+use batchlab::runner::cuda::ops::bias_activation::activation_code;
+
+use crate::check::{Tolerance, assert_close};
+use crate::device::{DTYPES, Gpu, Inputs, gpu, rounded};
+
+#[test]
+fn embedding() {
+    let Some(gpu) = gpu() else { return };
+    let mut inputs = Inputs::fresh();
+    for dtype in DTYPES {
+        for (tokens, channels, vocab, places) in [
+            (1, 768, 500, 64),
+            (13, 32, 3, 1),
+            (300, 1600, 50, 1024),
+            (7, 1032, 9, 5),
+        ] {
+            let wte = inputs.normal(dtype, vocab * channels, 1.0);
+            let wpe = inputs.normal(dtype, places * channels, 0.1);
+            let ids: Vec<u32> = (0..tokens).map(|_| inputs.below(vocab) as u32).collect();
+            let positions: Vec<u32> = (0..tokens).map(|_| inputs.below(places) as u32).collect();
+            let mut expected = vec![0.0; tokens * channels];
+            ops::embedding(&mut expected, &ids, &positions, &wte, &wpe, channels);
+
+            let x = gpu.poison(Dtype::F32, (tokens + 1) * channels);
+            let (ids, positions) = (gpu.ints(&signed(&ids)), gpu.ints(&signed(&positions)));
+            let (wte, wpe) = (gpu.floats(dtype, &wte), gpu.floats(dtype, &wpe));
+            let params = cuda::EmbeddingParams {
+                x: x.ptr(gpu),
+                token_ids: ids.ptr(gpu),
+                positions: positions.ptr(gpu),
+                wte: wte.ptr(gpu),
+                wpe: wpe.ptr(gpu),
+                tokens: tokens as i32,
+                channels: channels as i32,
+            };
+            gpu.kernels.embedding(&gpu.stream, dtype, &params).unwrap();
+            let out = gpu.read(&x);
+            // Both sides add two f32: equal to the bit.
+            assert_eq!(
+                out[..tokens * channels],
+                expected,
+                "{dtype:?} {channels} channels"
+            );
+            assert!(out[tokens * channels..].iter().all(|v| v.is_nan()));
+        }
+    }
+}
+
+/// One call: what the optional arguments are, and the row's distance from zero.
+struct NormCase {
+    rows: usize,
+    channels: usize,
+    add: bool,
+    bias: bool,
+    gather: bool,
+    shift: f32,
+}
+
+#[test]
+fn residual_layer_norm() {
+    let Some(gpu) = gpu() else { return };
+    let mut inputs = Inputs::fresh();
+    for dtype in DTYPES {
+        for (rows, channels) in [(1, 32), (5, 768), (64, 1600), (3, 8192), (2, 1032), (9, 40)] {
+            for (add, bias, gather, shift) in [
+                (true, true, false, 0.0),
+                (true, false, false, 0.0),
+                (false, false, false, 100.0),
+                (true, true, true, 1.0),
+                (false, false, true, 0.0),
+            ] {
+                let case = NormCase {
+                    rows,
+                    channels,
+                    add,
+                    bias,
+                    gather,
+                    shift,
+                };
+                check_norm(gpu, &mut inputs, dtype, &case);
+            }
+        }
+    }
+}
+
+fn check_norm(gpu: &Gpu, inputs: &mut Inputs, dtype: Dtype, case: &NormCase) {
+    let NormCase { rows, channels, .. } = *case;
+    // With a gather, x has more rows than come out.
+    let tokens = if case.gather { 2 * rows + 1 } else { rows };
+    let x: Vec<f32> = inputs
+        .normal(Dtype::F32, tokens * channels, 1.0)
+        .iter()
+        .map(|v| v + case.shift)
+        .collect();
+    let add = inputs.normal(dtype, tokens * channels, 1.0);
+    let bias = inputs.normal(dtype, channels, 1.0);
+    let weight = inputs.normal(dtype, channels, 1.0);
+    let beta = inputs.normal(dtype, channels, 1.0);
+    let index: Vec<u32> = (0..rows)
+        .map(|r| if case.gather { inputs.below(tokens) } else { r } as u32)
+        .collect();
+
+    let mut summed = x.clone();
+    if case.add {
+        let bias = if case.bias {
+            bias.clone()
+        } else {
+            vec![0.0; channels]
+        };
+        ops::bias_residual(&mut summed, &add, &bias);
+    }
+    let gathered: Vec<f32> = index
+        .iter()
+        .flat_map(|&r| &summed[r as usize * channels..][..channels])
+        .copied()
+        .collect();
+    let mut expected = vec![0.0; rows * channels];
+    ops::layer_norm(&mut expected, &gathered, &weight, &beta, 1e-5);
+
+    let device_x = gpu.floats(Dtype::F32, &x);
+    let out = gpu.poison(dtype, (rows + 1) * channels);
+    let [add, bias, weight, beta] = [&add, &bias, &weight, &beta].map(|v| gpu.floats(dtype, v));
+    let index = gpu.ints(&signed(&index));
+    let given = |given: bool, ptr: u64| if given { ptr } else { 0 };
+    let params = cuda::ResidualLayerNormParams {
+        x: device_x.ptr(gpu),
+        add: given(case.add, add.ptr(gpu)),
+        bias: given(case.bias, bias.ptr(gpu)),
+        weight: weight.ptr(gpu),
+        beta: beta.ptr(gpu),
+        out: out.ptr(gpu),
+        row_index: given(case.gather, index.ptr(gpu)),
+        rows: rows as i32,
+        channels: channels as i32,
+        eps: 1e-5,
+    };
+    gpu.kernels
+        .residual_layer_norm(&gpu.stream, dtype, &params)
+        .unwrap();
+
+    let what = format!(
+        "{dtype:?} rows {rows} channels {channels} add {} gather {}",
+        case.add, case.gather
+    );
+    let result = gpu.read(&out);
+    // A row 100 from zero loses two digits of its deviations when x is rounded to f32.
+    let tolerance = Tolerance::rounding(dtype).at_least(2e-5 * (1.0 + case.shift));
+    assert_close(&what, &result[..rows * channels], &expected, tolerance);
+    assert!(
+        result[rows * channels..].iter().all(|v| v.is_nan()),
+        "{what}: wrote past the end"
+    );
+    let stream = gpu.read(&device_x);
+    // Gathered rows are not written back.
+    let expected = if case.gather { &x } else { &summed };
+    assert_close(
+        &what,
+        &stream,
+        expected,
+        Tolerance {
+            atol: 1e-6,
+            rtol: 1e-6,
+        },
+    );
+}
+
+#[test]
+fn bias_activation() {
+    let Some(gpu) = gpu() else { return };
+    let mut inputs = Inputs::fresh();
+    for dtype in DTYPES {
+        for activation in [Activation::GeluTanh, Activation::GeluErf, Activation::Relu] {
+            for (tokens, features) in [(1, 3072), (9, 128), (64, 1032), (5, 6400)] {
+                let bias = inputs.normal(dtype, features, 0.5);
+                let mut h = inputs.normal(dtype, tokens * features, 2.0);
+                // Far out, where a careless formula overflows.
+                for (v, far) in h.iter_mut().zip([-200.0, 200.0, -3e4, 3e4, 0.0]) {
+                    *v = far;
+                }
+                let h = rounded(dtype, &h);
+                let mut expected = h.clone();
+                ops::bias_activation(&mut expected, &bias, activation);
+
+                let mut padded = h.clone();
+                padded.extend(vec![f32::NAN; features]);
+                let (device_h, device_bias) =
+                    (gpu.floats(dtype, &padded), gpu.floats(dtype, &bias));
+                let params = cuda::BiasActivationParams {
+                    h: device_h.ptr(gpu),
+                    bias: device_bias.ptr(gpu),
+                    tokens: tokens as i32,
+                    features: features as i32,
+                    activation: activation_code(activation),
+                };
+                gpu.kernels
+                    .bias_activation(&gpu.stream, dtype, &params)
+                    .unwrap();
+                let out = gpu.read(&device_h);
+                let what = format!("{dtype:?} {activation:?} {tokens}×{features}");
+                let expected = rounded(dtype, &expected);
+                assert_close(
+                    &what,
+                    &out[..tokens * features],
+                    &expected,
+                    Tolerance::rounding(dtype),
+                );
+                assert!(
+                    out[tokens * features..].iter().all(|v| v.is_nan()),
+                    "{what}: wrote past the end"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn kv_append() {
+    let Some(gpu) = gpu() else { return };
+    let mut inputs = Inputs::fresh();
+    for dtype in DTYPES {
+        for (query_heads, kv_heads, head_dim, page_size) in [
+            (12, 12, 64, 64),
+            (25, 25, 64, 16),
+            (8, 1, 128, 8),
+            (4, 2, 80, 128),
+            (1, 1, 32, 16),
+        ] {
+            let rows = 5;
+            let layout = KvLayout {
+                layers: 1,
+                kv_heads,
+                head_dim,
+                page_size,
+                bytes_per_element: 4,
+            };
+            let per_row = 3;
+            let pages = rows * per_row + 2;
+            let mut table: Vec<u32> = (0..pages as u32).collect();
+            for i in (1..pages).rev() {
+                table.swap(i, inputs.below(i + 1));
+            }
+            // Distinct places: token t of a row takes index first + t; every fourth writes nothing.
+            let mut token_row = Vec::new();
+            let mut kv_index = Vec::new();
+            for row in 0..rows {
+                let count = 1 + inputs.below(page_size);
+                let first = inputs.below(per_row * page_size - count + 1);
+                for t in 0..count {
+                    token_row.push(row as u32);
+                    kv_index.push(if t % 4 == 3 { None } else { Some(first + t) });
+                }
+            }
+            let tokens = token_row.len();
+            let width = (query_heads + 2 * kv_heads) * head_dim;
+            let qkv = inputs.normal(dtype, tokens * width, 1.0);
+            let bias = inputs.normal(dtype, width, 1.0);
+            let slots: Vec<_> = token_row
+                .iter()
+                .zip(&kv_index)
+                .map(|(&row, &index)| ops::KvSlot {
+                    pages: &table[row as usize * per_row..][..per_row],
+                    index,
+                })
+                .collect();
+            let mut q = vec![0.0; tokens * query_heads * head_dim];
+            let mut kv = vec![f32::NAN; pages * layout.page_elements()];
+            ops::kv_append(&mut q, &mut kv, &qkv, &bias, &slots, &layout);
+
+            let device_q = gpu.poison(dtype, q.len() + head_dim);
+            let device_kv = gpu.poison(dtype, kv.len());
+            let (device_qkv, device_bias) = (gpu.floats(dtype, &qkv), gpu.floats(dtype, &bias));
+            let index: Vec<i32> = kv_index
+                .iter()
+                .map(|i| i.map_or(-1, |i| i as i32))
+                .collect();
+            let (rows_of, index, device_table) = (
+                gpu.ints(&signed(&token_row)),
+                gpu.ints(&index),
+                gpu.ints(&signed(&table)),
+            );
+            let params = cuda::KvAppendParams {
+                qkv: device_qkv.ptr(gpu),
+                bias: device_bias.ptr(gpu),
+                q: device_q.ptr(gpu),
+                kv: device_kv.ptr(gpu),
+                token_row: rows_of.ptr(gpu),
+                kv_index: index.ptr(gpu),
+                page_table: device_table.ptr(gpu),
+                tokens: tokens as i32,
+                query_heads: query_heads as i32,
+                kv_heads: kv_heads as i32,
+                head_dim: head_dim as i32,
+                page_size: page_size as i32,
+                page_stride: per_row as i32,
+            };
+            gpu.kernels.kv_append(&gpu.stream, dtype, &params).unwrap();
+            let what =
+                format!("{dtype:?} heads {query_heads}/{kv_heads} D {head_dim} P {page_size}");
+            let mut expected_q = rounded(dtype, &q);
+            expected_q.extend(vec![f32::NAN; head_dim]);
+            // One addition and one rounding on both sides: equal to the bit, and NaN where nothing is written.
+            assert_same(&what, &gpu.read(&device_q), &expected_q);
+            assert_same(&what, &gpu.read(&device_kv), &rounded(dtype, &kv));
+        }
+    }
+}
+
+#[test]
+fn random_fill() {
+    let Some(gpu) = gpu() else { return };
+    let mut inputs = Inputs::fresh();
+    for dtype in DTYPES {
+        for count in [1usize, 7, 8, 1000, 300_001] {
+            let seed = u64::from_le_bytes(std::array::from_fn(|_| inputs.below(256) as u8));
+            let (mean, spread) = (0.25, 0.035);
+            let values: Vec<f32> = (0..count as u64)
+                .map(|i| mean + spread * seeded_unit(seed, i))
+                .collect();
+            let mut expected = rounded(dtype, &values);
+            expected.extend([f32::NAN; 8]);
+            let out = gpu.poison(dtype, count + 8);
+            let params = cuda::RandomFillParams {
+                out: out.ptr(gpu),
+                seed,
+                count: count as u64,
+                mean,
+                spread,
+            };
+            gpu.kernels
+                .random_fill(&gpu.stream, dtype, &params)
+                .unwrap();
+            assert_same(&format!("{dtype:?} {count}"), &gpu.read(&out), &expected);
+        }
+    }
+}
+
+/// Equal values, NaN in the same places.
+#[track_caller]
+fn assert_same(what: &str, out: &[f32], expected: &[f32]) {
+    assert_eq!(out.len(), expected.len());
+    for (i, (o, e)) in out.iter().zip(expected).enumerate() {
+        assert!(
+            o == e || (o.is_nan() && e.is_nan()),
+            "{what}: [{i}] {o:e}, expected {e:e}"
+        );
+    }
+}
+
+fn signed(values: &[u32]) -> Vec<i32> {
+    values.iter().map(|&v| v as i32).collect()
+}
