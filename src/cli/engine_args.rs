@@ -79,7 +79,7 @@ fn bytes(text: &str) -> Result<u64, String> {
     };
     let number: f64 = number.trim().parse().map_err(|_| wrong())?;
     let bytes = number * scale as f64;
-    match bytes >= 1.0 && bytes < 1e18 {
+    match (1.0..1e18).contains(&bytes) {
         true => Ok(bytes as u64),
         false => Err(wrong()),
     }

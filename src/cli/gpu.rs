@@ -9,7 +9,7 @@ use batchlab::Error;
 use batchlab::clock::{Clock, WallClock};
 use batchlab::report::{comparison, short, write_atomically};
 use batchlab::runner::{self, DeviceChoice};
-use batchlab::telemetry::{GpuId, GpuReading, GpuSource, NvmlSource, Sampler, SmiReader, compare};
+use batchlab::telemetry::{GpuId, GpuReading, NvmlSource, Sampler, SmiReader, compare};
 use serde_json::json;
 
 use super::engine_args::EngineArgs;

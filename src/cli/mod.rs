@@ -51,12 +51,13 @@ fn parse() -> anyhow::Result<Cli> {
             error.exit();
         }
         let text = error.to_string();
-        let paragraphs = text.split("\n\n").map(str::trim);
-        let told = paragraphs
+        let told: Vec<String> = text
+            .split("\n\n")
+            .map(str::trim)
             .filter(|p| p.starts_with("error:") || p.starts_with("tip:"))
-            .flat_map(str::lines)
-            .map(str::trim);
-        let line = told.collect::<Vec<_>>().join(" ");
+            .map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        let line = told.join("; ");
         let line = line.strip_prefix("error: ").unwrap_or(&line);
         Error::Usage(format!("{line}; see --help")).into()
     })

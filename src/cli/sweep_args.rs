@@ -15,7 +15,7 @@ use super::prompt_args::{PromptArgs, Texts};
 /// Without options: batch sizes 1, 4, 8 × windows 0, 10, 50 ms, one fixed prompt, 32 new tokens;
 /// each cell under a closed loop with as many clients as the batch size, then under Poisson arrivals
 /// at half the request rate that the closed loop reached at this batch size (at window 0).
-/// About a minute on two CPU cores.
+/// One to two minutes on two CPU cores.
 #[derive(Debug, Clone, clap::Args)]
 pub struct SweepArgs {
     #[command(flatten)]
@@ -102,7 +102,7 @@ struct MeasureArgs {
     /// Runs of each cell; from 2 on with confidence intervals
     #[arg(long, default_value_t = 1, value_name = "N")]
     num_runs: usize,
-    /// Length of a run, at least [default: 0 on a CPU, 5 on a GPU, where NVML needs it]
+    /// Length of a run, at least [default: 3 on a CPU, 5 on a GPU, where NVML needs it]
     #[arg(long, value_name = "S", allow_hyphen_values = true)]
     min_seconds: Option<f64>,
     /// Seed of arrivals and lengths
@@ -191,7 +191,7 @@ impl SweepArgs {
             num_prompts: args.num_prompts.unwrap_or(if on_gpu { 200 } else { 24 }),
             num_warmups: args.num_warmups,
             num_runs: args.num_runs,
-            min_seconds: args.min_seconds.unwrap_or(if on_gpu { 5.0 } else { 0.0 }),
+            min_seconds: args.min_seconds.unwrap_or(if on_gpu { 5.0 } else { 3.0 }),
             seed: args.seed,
             ignore_eos: args.ignore_eos,
             metric_percentiles: args.metric_percentiles.clone(),

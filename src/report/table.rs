@@ -1,7 +1,6 @@
 //! Tables on the terminal, at most 120 columns wide.
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, ContentArrangement, Table};
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 
 use super::columns::{Column, LATENCY, Mark, RESOURCES, few_samples, short_window};
 use super::number::short;
@@ -10,6 +9,12 @@ use crate::sweep::{CellResult, CellSpec, LoadSpec};
 use crate::telemetry::{ComparedQuantity, SHORTEST_WINDOW};
 
 const WIDTH: usize = 120;
+
+/// A rule above, below and under the header; nothing between rows and columns.
+const STYLE: TableStyle = TableStyle::new()
+    .top_border(LineStyle::none().fill('─').junction('─'))
+    .header_separator(LineStyle::none().fill('─').junction('─'))
+    .bottom_border(LineStyle::none().fill('─').junction('─'));
 
 /// All tables of a sweep: for each load and workload one with latency and throughput, one with
 /// what they cost.
@@ -24,8 +29,8 @@ pub fn tables(results: &[CellResult]) -> String {
     }
     let mut text = String::new();
     for (title, members) in &groups {
-        text += &format!("\n{}\n", clipped(title));
-        text += &format!("{}\n", latency(members));
+        text += &format!("\n{}\n", clipped(title, WIDTH));
+        text += &format!("{}\n\n", latency(members));
         text += &format!("{}\n", resources(members));
         for note in notes(members) {
             text += &format!("{note}\n");
@@ -45,14 +50,17 @@ fn title(cell: &CellSpec) -> String {
         LoadSpec::Poisson { rate, .. } => format!("Poisson: {rate} requests per second"),
         LoadSpec::Offline => "Offline: all requests at once".to_string(),
     };
-    format!("{load} · output {} · {}", cell.output_len, cell.prompts)
+    format!(
+        "{load} · output {} · prompt: {}",
+        cell.output_len, cell.prompts
+    )
 }
 
-/// Cut to the width, since a title holds the user's own text.
-fn clipped(text: &str) -> String {
+/// One line of at most `width` characters, since labels hold the user's own text.
+fn clipped(text: &str, width: usize) -> String {
     let line = text.replace(char::is_control, " ");
-    match line.chars().count() > WIDTH {
-        true => line.chars().take(WIDTH - 1).chain(['…']).collect(),
+    match line.chars().count() > width {
+        true => line.chars().take(width - 1).chain(['…']).collect(),
         false => line,
     }
 }
@@ -153,10 +161,8 @@ fn notes(results: &[&CellResult]) -> Vec<String> {
         let failed: usize = result.runs.iter().map(|r| r.summary.failed).sum();
         if failed > 0 {
             let all: usize = result.runs.iter().map(|r| r.summary.requests).sum();
-            notes.push(format!(
-                "{}: {failed} of {all} requests timed out or were rejected",
-                result.cell
-            ));
+            let what = format!("{failed} of {all} requests timed out or were rejected");
+            notes.push(clipped(&format!("{what}: {}", result.cell), WIDTH));
         }
     }
     notes
@@ -164,7 +170,7 @@ fn notes(results: &[&CellResult]) -> Vec<String> {
 
 /// What a sweep would measure.
 pub fn dry_run(cells: &[CellSpec]) -> String {
-    let mut table = empty(vec![
+    let header = [
         "#",
         "policy",
         "batch",
@@ -172,15 +178,14 @@ pub fn dry_run(cells: &[CellSpec]) -> String {
         "load",
         "output",
         "prompts",
-    ]);
+    ];
+    let mut table = empty(header.into());
     for (i, cell) in cells.iter().enumerate() {
         let mut row = vec![(i + 1).to_string()];
         row.extend(setting(cell));
-        row.extend([
-            cell.load.to_string(),
-            cell.output_len.clone(),
-            cell.prompts.replace(char::is_control, " "),
-        ]);
+        row.push(cell.load.to_string());
+        row.push(clipped(&cell.output_len, 16));
+        row.push(clipped(&cell.prompts, 40));
         table.add_row(row);
     }
     table.to_string()
@@ -204,7 +209,7 @@ pub fn comparison(rows: &[ComparedQuantity]) -> String {
 fn empty(header: Vec<&str>) -> Table {
     let mut table = Table::new();
     table
-        .load_style(UTF8_HORIZONTAL_ONLY)
+        .load_style(STYLE)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_width(WIDTH as u16)
         .set_header(header);
@@ -215,6 +220,96 @@ fn empty(header: Vec<&str>) -> Table {
 fn aligned(mut table: Table) -> Table {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
+        column.set_padding((1, 0));
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Summary;
+    use crate::sweep::{PolicyKind, RunResult};
+    use crate::telemetry::GpuUsage;
+
+    /// A cell whose every number is as wide as numbers get.
+    fn wide(load: LoadSpec, gpu: Option<GpuUsage>) -> CellResult {
+        let statistics = Statistics::of(vec![1_234_567.8, 9_999_999.9], &[]);
+        let mut summary = Summary::of(&[], &[], &[], &[]);
+        summary.e2el_ms = statistics.clone();
+        summary.ttft_ms = statistics.clone();
+        summary.tpot_ms = statistics.clone();
+        summary.queue_ms = statistics;
+        summary.output_throughput = 1_234_567.8;
+        summary.completed = 1_000_000;
+        summary.failed = 3;
+        let run = RunResult {
+            summary,
+            gpu,
+            j_per_output_token: Some(0.001_234),
+        };
+        let interval = crate::metrics::confidence_interval(&[1e6, 2e6], 0.95).unwrap();
+        let confidence = ["e2el_ms_mean", "output_throughput"];
+        CellResult {
+            cell: CellSpec {
+                policy: PolicyKind::Dynamic,
+                batch_size: 4096,
+                window_ms: Some(12_345.678),
+                prompts: "a very long prompt\nof two lines ".repeat(20),
+                output_len: "16-64:0.123456,512-1024:0.876544,".repeat(9),
+                load,
+            },
+            request_rate: Some(123_456.7),
+            runs: vec![run.clone(), run],
+            confidence: confidence.map(|name| (name.into(), interval)).into(),
+        }
+    }
+
+    const LOADS: [LoadSpec; 4] = [
+        LoadSpec::Closed {
+            concurrency: 123_456,
+        },
+        LoadSpec::HalfOfClosed { burstiness: 1.0 },
+        LoadSpec::Poisson {
+            rate: 123_456.789,
+            burstiness: 1.0,
+        },
+        LoadSpec::Offline,
+    ];
+
+    #[test]
+    fn no_line_is_wider_than_120_columns() {
+        let gpu = GpuUsage {
+            gpu_utilization_percent: Some(100.0),
+            gpu_memory_used_bytes: Some(140 << 30),
+            gpu_power_w: Some(699.9),
+            gpu_window_short: true,
+            ..GpuUsage::default()
+        };
+        for gpu in [None, Some(gpu)] {
+            let results = LOADS.map(|load| wide(load, gpu.clone()));
+            let cells = results.clone().map(|r| r.cell);
+            for line in (tables(&results) + &dry_run(&cells)).lines() {
+                assert!(line.chars().count() <= WIDTH, "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_is_a_dash_and_doubt_is_marked() {
+        let text = tables(&[wide(LoadSpec::Offline, None)]);
+        assert!(
+            text.contains('–') && text.contains("* P95 of fewer than 200"),
+            "{text}"
+        );
+        assert!(text.contains("6 of 0 requests timed out"), "{text}");
+        assert!(!text.contains('†'), "{text}");
+        let short = GpuUsage {
+            gpu_power_w: Some(300.0),
+            gpu_window_short: true,
+            ..GpuUsage::default()
+        };
+        let text = tables(&[wide(LoadSpec::Offline, Some(short))]);
+        assert!(text.contains("300.0†"), "{text}");
+    }
 }

@@ -157,8 +157,9 @@ impl Measure<'_> {
         rate: Option<f64>,
         news: News<'_>,
     ) -> Result<CellResult, Error> {
-        let mut requests = self.options.num_prompts;
-        self.warm_up(cell)?;
+        let warm = self.warm_up(cell)?;
+        // An open load sends the same requests whatever the policy does with them.
+        let mut requests = self.requests_for(rate.unwrap_or(warm));
         let mut runs = Vec::new();
         for index in 0..self.options.num_runs {
             let (done, all) = (index as f64, self.options.num_runs as f64);
@@ -181,8 +182,7 @@ impl Measure<'_> {
                 if seconds >= self.options.min_seconds {
                     break;
                 }
-                let missing = 1.15 * self.options.min_seconds / seconds.max(1e-3);
-                requests = (requests as f64 * missing).ceil() as usize;
+                requests = self.requests_for(requests as f64 / seconds.max(1e-3));
             }
             runs.extend(run);
         }
@@ -194,11 +194,17 @@ impl Measure<'_> {
         })
     }
 
-    /// All at once, so that full batches are warm too.
-    fn warm_up(&mut self, cell: &CellSpec) -> Result<(), Error> {
+    /// Enough requests at `rate` for the length of a run, with some to spare.
+    fn requests_for(&self, rate: f64) -> usize {
+        let enough = (1.15 * self.options.min_seconds * rate).ceil() as usize;
+        enough.max(self.options.num_prompts)
+    }
+
+    /// Full batches, as they will come. Returns the requests per second that they reached.
+    fn warm_up(&mut self, cell: &CellSpec) -> Result<f64, Error> {
         let requests = self.options.num_warmups.unwrap_or(cell.batch_size);
         if requests == 0 {
-            return Ok(());
+            return Ok(0.0);
         }
         let seed = self.options.seed;
         let run = Run {
@@ -209,7 +215,8 @@ impl Measure<'_> {
             asks: self.asks(cell, requests, seed)?,
             seed,
         };
-        self.run(run, &mut |_, _| {}).map(drop)
+        let result = self.run(run, &mut |_, _| {})?;
+        Ok(result.summary.request_throughput)
     }
 
     fn asks(&self, cell: &CellSpec, count: usize, seed: u64) -> Result<Vec<Ask>, Error> {

@@ -53,7 +53,7 @@ pub fn run(
             return Ok(Outcome::Interrupted);
         }
         observer.cell_started(index, cell);
-        let rate = request_rate(cell, results)?;
+        let rate = request_rate(cell, cells, results)?;
         let begin = measure.clock.now();
         let result = measure.cell(cell, rate, &mut |share, tokens| {
             observer.cell_progressed(share, tokens);
@@ -77,16 +77,21 @@ fn samples_since(measure: &Measure<'_>, begin: Duration) -> Vec<GpuSample> {
 /// The rate of an open load: as given, or half of the request throughput that the closed loop
 /// reached for this batch size and workload at the first policy's smallest window, so that every
 /// policy and window of a batch size faces the same load.
-fn request_rate(cell: &CellSpec, results: &[CellResult]) -> Result<Option<f64>, Error> {
+fn request_rate(
+    cell: &CellSpec,
+    cells: &[CellSpec],
+    results: &[CellResult],
+) -> Result<Option<f64>, Error> {
     match cell.load {
         LoadSpec::Closed { .. } | LoadSpec::Offline => Ok(None),
         LoadSpec::Poisson { rate, .. } => Ok(Some(rate)),
         LoadSpec::HalfOfClosed { .. } => {
-            let reference = results
+            let mut closed = cells
                 .iter()
-                .find(|r| {
-                    matches!(r.cell.load, LoadSpec::Closed { .. }) && r.cell.shares_load_with(cell)
-                })
+                .filter(|c| matches!(c.load, LoadSpec::Closed { .. }) && c.shares_load_with(cell));
+            let reference = closed
+                .next()
+                .and_then(|c| results.iter().find(|r| &r.cell == c))
                 .and_then(|r| r.mean(|run| Some(run.summary.request_throughput)))
                 .filter(|&throughput| throughput > 0.0);
             reference.map(|r| Some(r / 2.0)).ok_or_else(|| {

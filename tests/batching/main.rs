@@ -3,3 +3,4 @@
 mod loads;
 mod policies;
 mod scripted;
+mod sweeps;
