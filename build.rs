@@ -18,6 +18,8 @@ use anyhow::{Context, Result, bail, ensure};
 const DEFAULT_ARCHS: &str = "80,86,89,90a,ptx80";
 const OLDEST_ARCH: u32 = 80;
 const ARCHS_VARIABLE: &str = "BATCHLAB_CUDA_ARCHS";
+/// Set where a build without kernels must not pass for a good one.
+const REQUIRE_VARIABLE: &str = "BATCHLAB_REQUIRE_NVCC";
 const NO_NVCC: &str = "this binary has no CUDA kernels because nvcc was not found when it was built; \
 run scripts/install-nvcc.sh (or set NVCC or CUDA_HOME) and build again";
 
@@ -49,6 +51,7 @@ fn embed_kernels() -> Result<()> {
             format!("Ok(&[{list}])")
         }
         None => {
+            ensure!(variable(REQUIRE_VARIABLE).is_none(), "{NO_NVCC}");
             println!("cargo::warning={NO_NVCC}");
             format!("Err({NO_NVCC:?})")
         }
