@@ -95,14 +95,14 @@ pub fn attention_decode(heads: Heads, rows: usize, kv_len: usize, sms: usize) ->
             let partial_lse = d.random(Dtype::F32, partials, 1.0)?;
             Ok(Box::new(move |d| {
                 let p = AttentionDecodeParams {
-                    out: a.out.ptr,
-                    q: a.q.ptr,
-                    kv: a.kv.ptr,
-                    page_table: a.page_table.ptr,
-                    kv_start: a.kv_start.ptr,
-                    kv_len: a.kv_len.ptr,
-                    partial_out: partial_out.ptr,
-                    partial_lse: partial_lse.ptr,
+                    out: a.out.ptr(),
+                    q: a.q.ptr(),
+                    kv: a.kv.ptr(),
+                    page_table: a.page_table.ptr(),
+                    kv_start: a.kv_start.ptr(),
+                    kv_len: a.kv_len.ptr(),
+                    partial_out: partial_out.ptr(),
+                    partial_lse: partial_lse.ptr(),
                     rows: rows as i32,
                     splits: split.splits as i32,
                     chunk: split.chunk as i32,
@@ -133,13 +133,13 @@ pub fn attention_prefill(heads: Heads, rows: usize, len: usize) -> Case {
             let query_start = d.ints(&starts)?;
             Ok(Box::new(move |d| {
                 let p = AttentionPrefillParams {
-                    out: a.out.ptr,
-                    q: a.q.ptr,
-                    kv: a.kv.ptr,
-                    page_table: a.page_table.ptr,
-                    query_start: query_start.ptr,
-                    kv_start: a.kv_start.ptr,
-                    kv_len: a.kv_len.ptr,
+                    out: a.out.ptr(),
+                    q: a.q.ptr(),
+                    kv: a.kv.ptr(),
+                    page_table: a.page_table.ptr(),
+                    query_start: query_start.ptr(),
+                    kv_start: a.kv_start.ptr(),
+                    kv_len: a.kv_len.ptr(),
                     rows: rows as i32,
                     max_query_len: len as i32,
                     query_heads: heads.query_heads as i32,

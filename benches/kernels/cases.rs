@@ -125,11 +125,11 @@ fn embedding(tokens: usize, channels: usize) -> Case {
             let (ids, positions) = (d.ints(&ids)?, d.ints(&positions)?);
             Ok(Box::new(move |d| {
                 let p = EmbeddingParams {
-                    x: x.ptr,
-                    token_ids: ids.ptr,
-                    positions: positions.ptr,
-                    wte: tables[0].ptr,
-                    wpe: tables[1].ptr,
+                    x: x.ptr(),
+                    token_ids: ids.ptr(),
+                    positions: positions.ptr(),
+                    wte: tables[0].ptr(),
+                    wpe: tables[1].ptr(),
                     tokens: tokens as i32,
                     channels: channels as i32,
                 };
@@ -154,14 +154,14 @@ fn residual_layer_norm(tokens: usize, channels: usize) -> Case {
             ];
             let parameters = d.random(DTYPE, 3 * channels, 1.0)?;
             Ok(Box::new(move |d| {
-                let parameter = |i: usize| parameters.ptr + (i * channels * BYTES) as u64;
+                let parameter = |i: usize| parameters.ptr() + (i * channels * BYTES) as u64;
                 let p = ResidualLayerNormParams {
-                    x: x.ptr,
-                    add: add.ptr,
+                    x: x.ptr(),
+                    add: add.ptr(),
                     bias: parameter(0),
                     weight: parameter(1),
                     beta: parameter(2),
-                    out: out.ptr,
+                    out: out.ptr(),
                     row_index: 0,
                     rows: tokens as i32,
                     channels: channels as i32,
@@ -186,8 +186,8 @@ fn bias_activation(tokens: usize, features: usize) -> Case {
             );
             Ok(Box::new(move |d| {
                 let p = BiasActivationParams {
-                    h: h.ptr,
-                    bias: bias.ptr,
+                    h: h.ptr(),
+                    bias: bias.ptr(),
                     tokens: tokens as i32,
                     features: features as i32,
                     activation: 0,
@@ -220,13 +220,13 @@ fn kv_append(tokens: usize, heads: usize, head_dim: usize) -> Case {
             let table = d.ints(&scattered(rows))?;
             Ok(Box::new(move |d| {
                 let p = KvAppendParams {
-                    qkv: qkv.ptr,
-                    bias: bias.ptr,
-                    q: q.ptr,
-                    kv: kv.ptr,
-                    token_row: token_row.ptr,
-                    kv_index: kv_index.ptr,
-                    page_table: table.ptr,
+                    qkv: qkv.ptr(),
+                    bias: bias.ptr(),
+                    q: q.ptr(),
+                    kv: kv.ptr(),
+                    token_row: token_row.ptr(),
+                    kv_index: kv_index.ptr(),
+                    page_table: table.ptr(),
                     tokens: tokens as i32,
                     query_heads: heads as i32,
                     kv_heads: heads as i32,
@@ -255,8 +255,8 @@ fn argmax(rows: usize) -> Case {
             let out = d.ints(&vec![0; rows])?;
             Ok(Box::new(move |d| {
                 let p = ArgmaxParams {
-                    logits: logits.ptr,
-                    out: out.ptr,
+                    logits: logits.ptr(),
+                    out: out.ptr(),
                     rows: rows as i32,
                     vocab: VOCAB as i32,
                     stride: LOGITS_STRIDE as i32,
@@ -283,13 +283,13 @@ fn sample(rows: usize, top_k: i32, top_p: f32) -> Case {
             let out = d.ints(&vec![0; rows])?;
             Ok(Box::new(move |d| {
                 let p = SampleParams {
-                    logits: logits.ptr,
-                    temperature: temperature.ptr,
-                    top_k: top_k.ptr,
-                    top_p: top_p.ptr,
-                    seed: seed.ptr,
-                    sample_index: sample_index.ptr,
-                    out: out.ptr,
+                    logits: logits.ptr(),
+                    temperature: temperature.ptr(),
+                    top_k: top_k.ptr(),
+                    top_p: top_p.ptr(),
+                    seed: seed.ptr(),
+                    sample_index: sample_index.ptr(),
+                    out: out.ptr(),
                     rows: rows as i32,
                     vocab: VOCAB as i32,
                     stride: LOGITS_STRIDE as i32,
@@ -310,7 +310,7 @@ fn random_fill(count: usize) -> Case {
             let out = d.random(DTYPE, count, 1.0)?;
             Ok(Box::new(move |d| {
                 let p = RandomFillParams {
-                    out: out.ptr,
+                    out: out.ptr(),
                     seed: 7,
                     count: count as u64,
                     mean: 0.0,

@@ -41,20 +41,26 @@ pub struct Timing {
     pub sets: usize,
 }
 
-/// Device memory. Its address is asked for once: cudarc orders streams at every such call, which
+/// Device memory. cudarc is asked for its address once: it orders streams at every such call, which
 /// a graph capture does not allow.
 pub struct Buffer {
     _memory: CudaSlice<u8>,
-    pub ptr: u64,
+    address: u64,
 }
 
 impl Buffer {
     fn new(device: &Device, memory: CudaSlice<u8>) -> Self {
-        let ptr = memory.device_ptr(&device.stream).0;
+        let address = memory.device_ptr(&device.stream).0;
         Self {
             _memory: memory,
-            ptr,
+            address,
         }
+    }
+
+    /// A method and no public field: a closure that names a field captures a copy of that field
+    /// alone, and the memory would be freed before its first launch.
+    pub fn ptr(&self) -> u64 {
+        self.address
     }
 }
 
@@ -95,7 +101,7 @@ impl Device {
         let size = if dtype == Dtype::F32 { 4 } else { 2 };
         let buffer = Buffer::new(self, self.stream.alloc_zeros(count * size)?);
         let params = RandomFillParams {
-            out: buffer.ptr,
+            out: buffer.ptr(),
             seed: 1,
             count: count as u64,
             mean: 0.0,
