@@ -8,6 +8,7 @@
 // Tensor cores have no use here while a KV head serves one query head: a product with one row.
 
 #include "attention_rows.cuh"
+#include "launch.cuh"
 #include "params.cuh"
 
 template <typename T, int D, int G>
@@ -16,6 +17,7 @@ __device__ void attention_decode(const AttentionDecodeParams<T>& p) {
     __shared__ typename Query::Shared shared;
     const int split = blockIdx.x, kv_head = blockIdx.y, row = blockIdx.z;
     const int group = p.query_heads / p.kv_heads;
+    follow_previous_kernel();
     const int64_t first_head = static_cast<int64_t>(row) * p.query_heads + kv_head * group;
 
     Query query;
@@ -42,6 +44,7 @@ __device__ void attention_decode(const AttentionDecodeParams<T>& p) {
 // out = Σ weight·partial / Σ weight with weight = 2^lse: one block a query, one thread an element.
 template <typename T>
 __device__ void attention_decode_combine(const AttentionDecodeParams<T>& p) {
+    follow_previous_kernel();
     const int d = threadIdx.x;
     const int64_t head = static_cast<int64_t>(blockIdx.y) * p.query_heads + blockIdx.x;
     const int64_t stride = static_cast<int64_t>(p.rows) * p.query_heads;

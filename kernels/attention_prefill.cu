@@ -12,6 +12,7 @@
 // Query i of row b stands at KV index kv_len − query_len + i. A query with no key to see gives zeros.
 
 #include "attention_rows.cuh"
+#include "launch.cuh"
 #include "mma.cuh"
 #include "params.cuh"
 
@@ -54,7 +55,7 @@ struct Tile {
         for (int i = threadIdx.x; i < TILE * PIECES; i += blockDim.x) {
             const int r = i / PIECES, column = i % PIECES * 8, j = first + r;
             const bool visible = j >= begin && j < end;
-            const T* from = p.kv + (visible ? kv.key(__ldg(pages + kv.entry(j)), j) : 0) + column;
+            const T* from = p.kv + (visible ? kv.key(pages[kv.entry(j)], j) : 0) + column;
             copy_async(&k[r][column], from, visible);
             copy_async(&v[r][column], from + (visible ? kv.value : 0), visible);
         }
@@ -190,6 +191,7 @@ struct WarpQueries {
 
 template <typename T, int D>
 __device__ void attention_prefill(const AttentionPrefillParams<T>& p) {
+    follow_previous_kernel();
     extern __shared__ __align__(16) unsigned char shared[];
     Tile<T, D>* const tiles = reinterpret_cast<Tile<T, D>*>(shared);
 
@@ -231,6 +233,7 @@ __device__ void attention_prefill(const AttentionPrefillParams<T>& p) {
 
 template <int D>
 __device__ void attention_prefill_f32(const AttentionPrefillParams<float>& p) {
+    follow_previous_kernel();
     using Queries = Rows<float, D, F32_QUERIES, true>;
     __shared__ typename Queries::Shared shared;
     const int head = blockIdx.y, row = blockIdx.z;

@@ -143,7 +143,7 @@ private:
             chunk[u].bits = make_uint4(0, 0, 0, 0);
             if (j >= begin && j < end && holds()) {
                 const T* from = slab + kv.key(entry[u * AT_ONCE / MIN_PAGE], j) + column();
-                chunk[u].bits = __ldg(reinterpret_cast<const uint4*>(from));
+                chunk[u].bits = *reinterpret_cast<const uint4*>(from);
             }
         }
     }

@@ -5,10 +5,12 @@
 // token still uses several SMs.
 
 #include "dtype.cuh"
+#include "launch.cuh"
 #include "params.cuh"
 
 template <typename T>
 __device__ void embedding(const EmbeddingParams<T>& p) {
+    follow_previous_kernel();
     const size_t token = blockIdx.x;
     const int channel = (blockIdx.y * blockDim.x + threadIdx.x) * VECTOR;
     if (channel >= p.channels) return;

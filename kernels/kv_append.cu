@@ -6,10 +6,12 @@
 
 #include "dtype.cuh"
 #include "kv.cuh"
+#include "launch.cuh"
 #include "params.cuh"
 
 template <typename T>
 __device__ void kv_append(const KvAppendParams<T>& p) {
+    follow_previous_kernel();
     const size_t token = blockIdx.x;
     const int q_width = p.query_heads * p.head_dim, kv_width = p.kv_heads * p.head_dim;
     const int width = q_width + 2 * kv_width;

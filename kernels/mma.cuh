@@ -1,4 +1,4 @@
-// The tensor-core and copy instructions of Ampere and newer that the prefill kernel is made of.
+// The tensor-core and copy instructions of Ampere and newer that the tile kernels are made of.
 //
 // mma.m16n8k16 (PTX ISA, "Matrix fragments for mma.m16n8k16"): with g = lane / 4 and t = lane % 4 a
 // lane holds of C rows g and g + 8, columns 2t and 2t + 1; of A the same rows, columns 2t, 2t + 1 and
@@ -57,6 +57,15 @@ __device__ inline void copy_async(void* to, const void* from, bool wanted) {
                  :
                  : "r"(shared_address(to)), "l"(from), "r"(wanted ? 16 : 0)
                  : "memory");
+}
+
+// Makes a group of this thread's copies since the last group.
+__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits for all but the last N groups of this thread.
+template <int N>
+__device__ inline void wait_copies_but() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
 // Waits for this thread's copies; a block barrier must follow before others read them.

@@ -49,6 +49,22 @@ static_assert(sizeof(BiasActivationParams<float>) == 32);
 static_assert(offsetof(BiasActivationParams<float>, activation) == 24);
 
 template <typename T>
+struct LinearSmallParams {
+    const T* x;
+    const T* w;
+    const T* bias;
+    T* y;
+    float* residual;
+    int32_t m;
+    int32_t n;
+    int32_t k;
+    int32_t activation;
+};
+static_assert(sizeof(LinearSmallParams<uint16_t>) == 56);
+static_assert(offsetof(LinearSmallParams<uint16_t>, m) == 40);
+static_assert(offsetof(LinearSmallParams<uint16_t>, activation) == 52);
+
+template <typename T>
 struct KvAppendParams {
     const T* qkv;
     const T* bias;

@@ -9,6 +9,7 @@
 // residual is then added but not written back, since nothing reads it again.
 
 #include "dtype.cuh"
+#include "launch.cuh"
 #include "params.cuh"
 
 // The sum of `v` over the block, known to every thread. Each call needs its own `partial`.
@@ -25,11 +26,17 @@ __device__ float block_sum(float v, float (&partial)[32]) {
 template <typename T>
 __device__ void residual_layer_norm(const ResidualLayerNormParams<T>& p) {
     __shared__ float sums[32], squares[32];
-    const size_t row = blockIdx.x;
-    const size_t token = p.row_index ? p.row_index[row] : row;
     const int channel = threadIdx.x * VECTOR;
     // The last warp may reach past the row; its idle threads only take part in the sums.
     const bool inside = channel < p.channels;
+    float weight[VECTOR], beta[VECTOR];
+    if (inside) {
+        load(weight, p.weight + channel);
+        load(beta, p.beta + channel);
+    }
+    follow_previous_kernel();
+    const size_t row = blockIdx.x;
+    const size_t token = p.row_index ? p.row_index[row] : row;
 
     float x[VECTOR] = {};
     if (inside) {
@@ -56,9 +63,6 @@ __device__ void residual_layer_norm(const ResidualLayerNormParams<T>& p) {
     const float scale = rsqrtf(block_sum(square, squares) / p.channels + p.eps);
 
     if (!inside) return;
-    float weight[VECTOR], beta[VECTOR];
-    load(weight, p.weight + channel);
-    load(beta, p.beta + channel);
 #pragma unroll
     for (int i = 0; i < VECTOR; i++) x[i] = (x[i] - mean) * scale * weight[i] + beta[i];
     store(p.out + row * p.channels + channel, x);

@@ -7,6 +7,7 @@
 //
 // One block a row. The row (201 KB at GPT-2's vocabulary) stays in cache between passes.
 
+#include "launch.cuh"
 #include "logits.cuh"
 #include "params.cuh"
 #include "philox.cuh"
@@ -111,6 +112,7 @@ __device__ Best gumbel_max(const float* row, int vocab, const Sampling& s, uint3
 }
 
 extern "C" __global__ void __launch_bounds__(LOGITS_THREADS) sample_f32(const SampleParams p) {
+    follow_previous_kernel();
     const size_t b = blockIdx.x;
     const float* row = p.logits + b * p.stride;
     const Sampling s = {p.temperature[b], p.top_k[b], p.top_p[b]};

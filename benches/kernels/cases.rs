@@ -5,9 +5,10 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use batchlab::runner::Dtype;
+use batchlab::runner::cuda::ops::linear_small::IDENTITY;
 use batchlab::runner::cuda::ops::{
-    ArgmaxParams, BiasActivationParams, EmbeddingParams, KvAppendParams, RandomFillParams,
-    ResidualLayerNormParams, SampleParams,
+    ArgmaxParams, BiasActivationParams, EmbeddingParams, KvAppendParams, LinearSmallParams,
+    RandomFillParams, ResidualLayerNormParams, SampleParams,
 };
 
 use crate::attention::{Heads, attention_decode, attention_prefill, scattered};
@@ -49,6 +50,19 @@ pub fn all(sms: usize) -> Vec<Case> {
     }
     for tokens in [1, 64, 4096] {
         cases.push(bias_activation(tokens, 3072));
+    }
+    // distilgpt2's four products, then two of a 7B model.
+    for (k, n) in [
+        (768, 2304),
+        (768, 768),
+        (768, 3072),
+        (3072, 768),
+        (4096, 12_288),
+        (11_008, 4096),
+    ] {
+        for rows in [1, 8, 16, 64] {
+            cases.push(linear_small(rows, k, n));
+        }
     }
     for tokens in [1, 64, 4096] {
         cases.push(kv_append(tokens, 12, 64));
@@ -193,6 +207,38 @@ fn bias_activation(tokens: usize, features: usize) -> Case {
                     activation: 0,
                 };
                 Ok(d.kernels.bias_activation(&d.stream, DTYPE, &p)?)
+            }))
+        }),
+    }
+}
+
+fn linear_small(rows: usize, k: usize, n: usize) -> Case {
+    Case {
+        kernel: "linear_small",
+        shape: format!("M={rows} K={k} N={n} residual"),
+        // The weight and its bias, x, and the f32 stream read and written.
+        bytes: ((k * n + n + rows * k) * BYTES + rows * n * 8) as f64,
+        flop: None,
+        prepare: Box::new(move |d, _| {
+            let (x, w) = (
+                d.random(DTYPE, rows * k, 1.0)?,
+                d.random(DTYPE, k * n, 0.02)?,
+            );
+            let bias = d.random(DTYPE, n, 1.0)?;
+            let residual = d.random(Dtype::F32, rows * n, 1.0)?;
+            Ok(Box::new(move |d| {
+                let p = LinearSmallParams {
+                    x: x.ptr(),
+                    w: w.ptr(),
+                    bias: bias.ptr(),
+                    y: 0,
+                    residual: residual.ptr(),
+                    m: rows as i32,
+                    n: n as i32,
+                    k: k as i32,
+                    activation: IDENTITY,
+                };
+                Ok(d.kernels.linear_small(&d.stream, DTYPE, &p)?)
             }))
         }),
     }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use batchlab::runner::Dtype;
-use batchlab::runner::cuda::kernels::{self, Kernels};
+use batchlab::runner::cuda::kernels::Kernels;
 use batchlab::runner::cuda::ops::RandomFillParams;
+use batchlab::runner::{Dtype, RunnerError, cuda};
 use cudarc::driver::sys::CUdevice_attribute::{
     CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
 };
@@ -66,14 +66,9 @@ impl Buffer {
 
 impl Device {
     /// GPU 0, or why there is none.
-    pub fn open() -> Result<Result<Self, &'static str>> {
-        if !kernels::built() {
-            return Ok(Err(
-                "this binary was built without nvcc and has no CUDA kernels",
-            ));
-        }
-        if !kernels::driver_present() {
-            return Ok(Err("there is no CUDA driver on this machine"));
+    pub fn open() -> Result<Result<Self, RunnerError>> {
+        if let Err(why) = cuda::available(0) {
+            return Ok(Err(why));
         }
         let context = CudaContext::new(0).context("GPU 0 does not open")?;
         let mut device = Self {

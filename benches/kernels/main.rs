@@ -2,6 +2,8 @@
 //!
 //! Times are medians of CUDA graphs of many launches, so that the host's launch cost does not show.
 //! Each launch uses other buffers than the one before, more of them than the L2 cache holds twice.
+//! As in a step, a launch starts while the one before still runs (on Hopper): the time is the
+//! distance from launch to launch, not from a launch's start to its end.
 
 mod attention;
 mod cases;

@@ -3,7 +3,8 @@
 use std::sync::{Arc, OnceLock};
 
 use batchlab::runner::Dtype;
-use batchlab::runner::cuda::kernels::{self, Kernels};
+use batchlab::runner::cuda;
+use batchlab::runner::cuda::kernels::Kernels;
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr};
 use half::{bf16, f16};
 use rand::{RngExt, SeedableRng};
@@ -33,12 +34,7 @@ pub fn gpu() -> Option<&'static Gpu> {
 }
 
 fn open() -> Result<Gpu, String> {
-    if !kernels::built() {
-        return Err("this binary was built without nvcc and has no CUDA kernels".into());
-    }
-    if !kernels::driver_present() {
-        return Err("there is no CUDA driver on this machine".into());
-    }
+    cuda::available(0).map_err(|e| e.to_string())?;
     let context = CudaContext::new(0).map_err(|e| format!("GPU 0 does not open: {e}"))?;
     let kernels = Kernels::load(&context).map_err(|e| e.to_string())?;
     let stream = context.default_stream();

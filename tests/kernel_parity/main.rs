@@ -8,4 +8,5 @@ mod attention_cases;
 mod check;
 mod device;
 mod elementwise;
+mod linear;
 mod sampling;

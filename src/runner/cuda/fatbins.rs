@@ -9,11 +9,6 @@ pub(super) struct Fatbin {
 // `static FATBINS: Result<&[Fatbin], &str>`: the kernels, or why there are none.
 include!(concat!(env!("OUT_DIR"), "/fatbins.rs"));
 
-/// Whether this binary carries kernels.
-pub fn built() -> bool {
-    FATBINS.is_ok()
-}
-
 /// The kernels, or one line that says why there are none and what to do about it.
 pub(super) fn all() -> Result<&'static [Fatbin], &'static str> {
     FATBINS

@@ -10,10 +10,9 @@ use super::gemm::{Gemms, Op, Operands, Shape};
 use super::inputs::InputArrays;
 use super::kernels::Kernels;
 use super::ops::attention_decode::split;
-use super::ops::bias_activation::activation_code;
 use super::ops::{
-    ArgmaxParams, AttentionDecodeParams, AttentionPrefillParams, BiasActivationParams,
-    EmbeddingParams, KvAppendParams, ResidualLayerNormParams, SampleParams,
+    ArgmaxParams, AttentionDecodeParams, AttentionPrefillParams, EmbeddingParams, KvAppendParams,
+    ResidualLayerNormParams, SampleParams,
 };
 use super::scratch::Scratch;
 use super::shape::{StepShape, bucket};
@@ -38,6 +37,9 @@ pub struct Forward<'a> {
     pub network: &'a mut Network,
     pub inputs: InputArrays,
     pub shape: StepShape,
+    /// The address of the bias of the last block's update, while the update is in scratch and not
+    /// yet part of the residual stream.
+    pub pending_bias: Option<u64>,
 }
 
 impl Forward<'_> {
@@ -53,7 +55,6 @@ impl Forward<'_> {
             self.project_attention(layer)?;
             self.normalise_for_mlp(layer)?;
             self.project_up(layer)?;
-            self.activate(layer)?;
             self.project_down(layer)?;
         }
         self.normalise_last_tokens()?;
@@ -75,30 +76,24 @@ impl Forward<'_> {
         n.kernels.embedding(&self.device.stream, n.dtype, &p)
     }
 
-    fn normalise_for_attention(&self, layer: usize) -> Result<(), RunnerError> {
+    fn normalise_for_attention(&mut self, layer: usize) -> Result<(), RunnerError> {
         let norm = [Param::AttnNormWeight(layer), Param::AttnNormBias(layer)];
-        let update = layer.checked_sub(1).map(Param::MlpDownBias);
-        self.normalise(norm, update, Rows::Tokens)
+        self.normalise(norm, Rows::Tokens)
     }
 
-    fn normalise_for_mlp(&self, layer: usize) -> Result<(), RunnerError> {
+    fn normalise_for_mlp(&mut self, layer: usize) -> Result<(), RunnerError> {
         let norm = [Param::MlpNormWeight(layer), Param::MlpNormBias(layer)];
-        self.normalise(norm, Some(Param::AttnOutBias(layer)), Rows::Tokens)
+        self.normalise(norm, Rows::Tokens)
     }
 
-    fn normalise_last_tokens(&self) -> Result<(), RunnerError> {
+    fn normalise_last_tokens(&mut self) -> Result<(), RunnerError> {
         let norm = [Param::FinalNormWeight, Param::FinalNormBias];
-        let last = self.network.spec.layers.checked_sub(1);
-        self.normalise(norm, last.map(Param::MlpDownBias), Rows::LastTokens)
+        self.normalise(norm, Rows::LastTokens)
     }
 
-    /// Adds the last block's update and its bias to the residual stream, then normalises it.
-    fn normalise(
-        &self,
-        [weight, beta]: [Param; 2],
-        update_bias: Option<Param>,
-        rows: Rows,
-    ) -> Result<(), RunnerError> {
+    /// Adds a pending update and its bias to the residual stream, then normalises it.
+    fn normalise(&mut self, [weight, beta]: [Param; 2], rows: Rows) -> Result<(), RunnerError> {
+        let pending_bias = self.pending_bias.take();
         let n = &*self.network;
         let (rows, row_index) = match rows {
             Rows::Tokens => (self.shape.tokens, 0),
@@ -106,8 +101,8 @@ impl Forward<'_> {
         };
         let p = ResidualLayerNormParams {
             x: n.scratch.residual,
-            add: update_bias.map_or(0, |_| n.scratch.update),
-            bias: update_bias.map_or(0, |bias| n.weights[bias]),
+            add: pending_bias.map_or(0, |_| n.scratch.update),
+            bias: pending_bias.unwrap_or(0),
             weight: n.weights[weight],
             beta: n.weights[beta],
             out: n.scratch.normed,
@@ -118,59 +113,6 @@ impl Forward<'_> {
         };
         n.kernels
             .residual_layer_norm(&self.device.stream, n.dtype, &p)
-    }
-
-    fn project_qkv(&mut self, layer: usize) -> Result<(), RunnerError> {
-        let n = &*self.network;
-        let (widths, weight) = (
-            (n.spec.channels, n.spec.qkv_width()),
-            Param::QkvWeight(layer),
-        );
-        self.project(n.scratch.normed, weight, widths, n.scratch.qkv)
-    }
-
-    fn project_attention(&mut self, layer: usize) -> Result<(), RunnerError> {
-        let n = &*self.network;
-        let (widths, weight) = (
-            (n.spec.heads * n.spec.head_dim, n.spec.channels),
-            Param::AttnOutWeight(layer),
-        );
-        self.project(n.scratch.attended, weight, widths, n.scratch.update)
-    }
-
-    fn project_up(&mut self, layer: usize) -> Result<(), RunnerError> {
-        let n = &*self.network;
-        let (widths, weight) = (
-            (n.spec.channels, n.spec.mlp_width),
-            Param::MlpUpWeight(layer),
-        );
-        self.project(n.scratch.normed, weight, widths, n.scratch.hidden)
-    }
-
-    fn project_down(&mut self, layer: usize) -> Result<(), RunnerError> {
-        let n = &*self.network;
-        let (widths, weight) = (
-            (n.spec.mlp_width, n.spec.channels),
-            Param::MlpDownWeight(layer),
-        );
-        self.project(n.scratch.hidden, weight, widths, n.scratch.update)
-    }
-
-    /// `y = x · weight`, without its bias. The tokens are rounded up to a bucket, so that few
-    /// shapes exist; the extra rows are scratch that nobody reads.
-    fn project(
-        &mut self,
-        x: u64,
-        weight: Param,
-        (k, n): (usize, usize),
-        y: u64,
-    ) -> Result<(), RunnerError> {
-        let w = self.network.weights[weight];
-        let m = bucket(self.shape.tokens);
-        let op = Op::Linear;
-        self.network
-            .gemms
-            .multiply(self.device, Shape { m, n, k, op }, Operands { x, w, y })
     }
 
     fn append_kv(&self, layer: usize) -> Result<(), RunnerError> {
@@ -249,18 +191,6 @@ impl Forward<'_> {
             scale: n.attention_scale(),
         };
         n.kernels.attention_decode(&self.device.stream, n.dtype, &p)
-    }
-
-    fn activate(&self, layer: usize) -> Result<(), RunnerError> {
-        let n = &*self.network;
-        let p = BiasActivationParams {
-            h: n.scratch.hidden,
-            bias: n.weights[Param::MlpUpBias(layer)],
-            tokens: self.shape.tokens as i32,
-            features: n.spec.mlp_width as i32,
-            activation: activation_code(n.spec.activation),
-        };
-        n.kernels.bias_activation(&self.device.stream, n.dtype, &p)
     }
 
     fn score_vocabulary(&mut self) -> Result<(), RunnerError> {

@@ -1,20 +1,24 @@
 //! The table of kernels: every function is resolved once, when the runner opens.
 
 use std::ffi::c_void;
+use std::ptr;
 use std::sync::Arc;
 
-use cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-use cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, LaunchConfig, result,
+use cudarc::driver::sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+use cudarc::driver::sys::CUfunction_attribute_enum::{
+    CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, CU_FUNC_ATTRIBUTE_PTX_VERSION,
 };
+use cudarc::driver::sys::{
+    CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue,
+    CUlaunchAttributeValue_union__bindgen_ty_1, CUlaunchConfig,
+};
+use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, sys};
 use cudarc::nvrtc::Ptx;
 
 use super::fatbins;
 use super::ops::DeviceParams;
-use super::ops::attention_prefill;
+use super::ops::{attention_prefill, linear_small};
 use crate::runner::{Dtype, RunnerError};
-
-pub use super::fatbins::built;
 
 /// D, the head widths that the attention kernels are compiled for.
 pub const HEAD_DIMS: [usize; 4] = [32, 64, 80, 128];
@@ -22,11 +26,22 @@ pub const HEAD_DIMS: [usize; 4] = [32, 64, 80, 128];
 pub const GROUPS: [usize; 4] = [1, 2, 4, 8];
 /// P, the smallest page: the attention kernels look a page up once for eight positions.
 pub const MIN_PAGE_SIZE: usize = 8;
+/// Of the architecture that code was compiled for: compute capability 9.0.
+const HOPPER: i32 = 90;
 
-/// Whether this machine has a CUDA driver. Without one, cudarc panics at its first call.
-pub fn driver_present() -> bool {
-    // SAFETY: opens and closes the library by name, nothing else.
-    unsafe { cudarc::driver::sys::is_culib_present() }
+/// A kernel on the device.
+#[derive(Debug)]
+pub(super) struct Function {
+    function: CudaFunction,
+    is_hopper: bool,
+}
+
+impl Function {
+    /// Whether its code was compiled for Hopper or newer and has what kernels/launch.cuh adds there.
+    /// A newer GPU may run code compiled for an older one, so the GPU's own number does not tell.
+    pub fn is_hopper(&self) -> bool {
+        self.is_hopper
+    }
 }
 
 /// One function for each compute type.
@@ -55,6 +70,23 @@ impl<F> PerDtype<F> {
     }
 }
 
+/// One function for each compute type of 16 bits.
+#[derive(Debug)]
+pub(super) struct PerHalf<F> {
+    f16: F,
+    bf16: F,
+}
+
+impl<F> PerHalf<F> {
+    pub(super) fn get(&self, dtype: Dtype) -> Option<&F> {
+        match dtype {
+            Dtype::F32 => None,
+            Dtype::F16 => Some(&self.f16),
+            Dtype::BF16 => Some(&self.bf16),
+        }
+    }
+}
+
 /// One function for each of [`HEAD_DIMS`].
 pub(super) type PerHeadDim<F> = [F; HEAD_DIMS.len()];
 /// One function for each of [`GROUPS`].
@@ -63,16 +95,19 @@ pub(super) type PerGroup<F> = [F; GROUPS.len()];
 /// Every kernel, ready to launch. The launch wrappers are in [`super::ops`], one file a kernel.
 #[derive(Debug)]
 pub struct Kernels {
-    pub(super) embedding: PerDtype<CudaFunction>,
-    pub(super) residual_layer_norm: PerDtype<CudaFunction>,
-    pub(super) bias_activation: PerDtype<CudaFunction>,
-    pub(super) kv_append: PerDtype<CudaFunction>,
-    pub(super) attention_prefill: PerDtype<PerHeadDim<CudaFunction>>,
-    pub(super) attention_decode: PerDtype<PerHeadDim<PerGroup<CudaFunction>>>,
-    pub(super) attention_decode_combine: PerDtype<CudaFunction>,
-    pub(super) argmax: CudaFunction,
-    pub(super) sample: CudaFunction,
-    pub(super) random_fill: PerDtype<CudaFunction>,
+    pub(super) embedding: PerDtype<Function>,
+    pub(super) residual_layer_norm: PerDtype<Function>,
+    pub(super) bias_activation: PerDtype<Function>,
+    pub(super) linear_small: PerHalf<[Function; linear_small::ROWS.len()]>,
+    pub(super) kv_append: PerDtype<Function>,
+    pub(super) attention_prefill: PerDtype<PerHeadDim<Function>>,
+    pub(super) attention_decode: PerDtype<PerHeadDim<PerGroup<Function>>>,
+    pub(super) attention_decode_combine: PerDtype<Function>,
+    pub(super) argmax: Function,
+    pub(super) sample: Function,
+    pub(super) random_fill: PerDtype<Function>,
+    /// Streaming multiprocessors.
+    pub(super) sms: usize,
 }
 
 impl Kernels {
@@ -86,10 +121,23 @@ impl Kernels {
         let per_dtype = |stem: &str| {
             PerDtype::resolve(|dtype| modules.function(stem, &format!("{stem}_{dtype}")))
         };
+        let linear_small = |dtype: Dtype| {
+            per_size(linear_small::ROWS, |m| {
+                let stem = "linear_small";
+                modules.function(stem, &format!("{stem}_{dtype}_m{m}"))
+            })
+        };
+        let sms = context
+            .attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+            .map_err(|e| device_error(context, "cuDeviceGetAttribute", e))?;
         let kernels = Self {
             embedding: per_dtype("embedding")?,
             residual_layer_norm: per_dtype("residual_layer_norm")?,
             bias_activation: per_dtype("bias_activation")?,
+            linear_small: PerHalf {
+                f16: linear_small(Dtype::F16)?,
+                bf16: linear_small(Dtype::BF16)?,
+            },
             kv_append: per_dtype("kv_append")?,
             attention_prefill: PerDtype::resolve(|dtype| {
                 per_size(HEAD_DIMS, |d| {
@@ -112,6 +160,7 @@ impl Kernels {
             argmax: modules.function("argmax", "argmax_f32")?,
             sample: modules.function("sample", "sample_f32")?,
             random_fill: per_dtype("random_fill")?,
+            sms: sms as usize,
         };
         kernels.allow_shared_memory(context)?;
         Ok(kernels)
@@ -137,14 +186,18 @@ impl Kernels {
 
     /// Tile kernels take more than the 48 KiB of shared memory that a launch gets unasked.
     fn allow_shared_memory(&self, context: &Arc<CudaContext>) -> Result<(), RunnerError> {
+        let allow = |function: &Function, bytes: u32| {
+            let attribute = CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let allowed = function.function.set_attribute(attribute, bytes as i32);
+            allowed.map_err(|e| device_error(context, "cuFuncSetAttribute", e))
+        };
         for dtype in [Dtype::F16, Dtype::BF16] {
             for (function, d) in self.attention_prefill.get(dtype).iter().zip(HEAD_DIMS) {
-                function
-                    .set_attribute(
-                        CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-                        attention_prefill::shared_bytes(d) as i32,
-                    )
-                    .map_err(|e| device_error(context, "cuFuncSetAttribute", e))?;
+                allow(function, attention_prefill::shared_bytes(d))?;
+            }
+            let linear_small = self.linear_small.get(dtype).into_iter().flatten();
+            for (function, rows) in linear_small.zip(linear_small::ROWS) {
+                allow(function, linear_small::shared_bytes(rows))?;
             }
         }
         Ok(())
@@ -153,7 +206,7 @@ impl Kernels {
 
 /// A kernel and its grid.
 pub(super) struct Launch<'a> {
-    pub function: &'a CudaFunction,
+    pub function: &'a Function,
     pub grid: (u32, u32, u32),
     /// Threads in a block.
     pub threads: u32,
@@ -164,33 +217,102 @@ pub(super) struct Launch<'a> {
 impl Launch<'_> {
     /// Puts the kernel on the stream. An empty grid is nothing to do.
     pub fn on<P: DeviceParams>(&self, stream: &CudaStream, params: &P) -> Result<(), RunnerError> {
+        self.with(stream, params, &mut [])
+    }
+
+    /// The same, but its blocks may start before the previous kernel on the stream has ended: it
+    /// must wait for that itself (`follow_previous_kernel`, kernels/launch.cuh).
+    pub fn behind<P: DeviceParams>(
+        &self,
+        stream: &CudaStream,
+        params: &P,
+    ) -> Result<(), RunnerError> {
+        match self.function.is_hopper {
+            true => self.with(stream, params, &mut [overlap()]),
+            false => self.on(stream, params),
+        }
+    }
+
+    /// The same, with all blocks of equal y and z in one cluster. On older GPUs, the grid must be
+    /// one block wide.
+    pub fn behind_in_clusters<P: DeviceParams>(
+        &self,
+        stream: &CudaStream,
+        params: &P,
+    ) -> Result<(), RunnerError> {
+        match self.function.is_hopper {
+            true => self.with(stream, params, &mut [overlap(), clusters(self.grid.0)]),
+            false => self.on(stream, params),
+        }
+    }
+
+    fn with<P: DeviceParams>(
+        &self,
+        stream: &CudaStream,
+        params: &P,
+        attributes: &mut [CUlaunchAttribute],
+    ) -> Result<(), RunnerError> {
         let (x, y, z) = self.grid;
         if x == 0 || y == 0 || z == 0 {
             return Ok(());
         }
         let context = stream.context();
-        let config = LaunchConfig {
-            grid_dim: self.grid,
-            block_dim: (self.threads, 1, 1),
-            shared_mem_bytes: self.shared_bytes,
+        let config = CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: self.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: self.shared_bytes,
+            hStream: stream.cu_stream(),
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: attributes.len() as u32,
         };
-        let argument: *const P = params;
+        let function = self.function.function.cu_function();
+        let mut arguments = [ptr::from_ref(params).cast_mut().cast::<c_void>()];
         context
             .bind_to_thread()
             // SAFETY: the kernel takes exactly one `P` by value (`DeviceParams`), and the driver
-            // copies it before this call returns. What `P` points to is the caller's contract.
+            // copies it and the attributes before this call returns. What `P` points to is the
+            // caller's contract.
             .and_then(|()| unsafe {
-                result::launch_kernel(
-                    self.function.cu_function(),
-                    config.grid_dim,
-                    config.block_dim,
-                    config.shared_mem_bytes,
-                    stream.cu_stream(),
-                    &mut [argument.cast_mut().cast::<c_void>()],
-                )
+                sys::cuLaunchKernelEx(&config, function, arguments.as_mut_ptr(), ptr::null_mut())
+                    .result()
             })
-            .map_err(|e| device_error(context, "cuLaunchKernel", e))
+            .map_err(|e| device_error(context, "cuLaunchKernelEx", e))
     }
+}
+
+fn attribute(
+    id: CUlaunchAttributeID,
+    fill: impl FnOnce(&mut CUlaunchAttributeValue),
+) -> CUlaunchAttribute {
+    let mut value = CUlaunchAttributeValue { pad: [0; 64] };
+    fill(&mut value);
+    CUlaunchAttribute {
+        id,
+        pad: [0; 4],
+        value,
+    }
+}
+
+/// The kernel may start before the one before it has ended.
+fn overlap() -> CUlaunchAttribute {
+    let id = CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+    attribute(id, |value| value.programmaticStreamSerializationAllowed = 1)
+}
+
+/// `width` neighbouring blocks form a cluster.
+fn clusters(width: u32) -> CUlaunchAttribute {
+    let id = CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+    attribute(id, |value| {
+        value.clusterDim = CUlaunchAttributeValue_union__bindgen_ty_1 {
+            x: width,
+            y: 1,
+            z: 1,
+        };
+    })
 }
 
 /// The loaded modules by stem.
@@ -214,14 +336,19 @@ impl<'a> Modules<'a> {
         Ok(Self { context, loaded })
     }
 
-    fn function(&self, stem: &str, symbol: &str) -> Result<CudaFunction, RunnerError> {
+    fn function(&self, stem: &str, symbol: &str) -> Result<Function, RunnerError> {
         let module = self.loaded.iter().find(|(name, _)| *name == stem);
         let (_, module) = module.ok_or_else(|| {
             RunnerError::Unavailable(format!("this binary was built without kernels/{stem}.cu"))
         })?;
-        module
-            .load_function(symbol)
-            .map_err(|e| device_error(self.context, &format!("finding kernel {symbol}"), e))
+        let failed = |e| device_error(self.context, &format!("finding kernel {symbol}"), e);
+        let function = module.load_function(symbol).map_err(failed)?;
+        let compiled_for = function.get_attribute(CU_FUNC_ATTRIBUTE_PTX_VERSION);
+        let is_hopper = compiled_for.map_err(failed)? >= HOPPER;
+        Ok(Function {
+            function,
+            is_hopper,
+        })
     }
 }
 

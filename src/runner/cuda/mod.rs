@@ -10,6 +10,7 @@ mod gemm;
 mod graphs;
 mod inputs;
 pub mod kernels;
+mod linear;
 mod memory;
 pub mod ops;
 mod scratch;
@@ -194,6 +195,7 @@ impl Pipeline {
             inputs: self.inputs.arrays(&shape),
             network: &mut self.network,
             shape,
+            pending_bias: None,
         };
         forward.run()?;
         self.download(device, shape.rows)

@@ -34,7 +34,7 @@ pub struct Scratch {
     pub attended: CUdeviceptr,
     /// `[T, F]`
     pub hidden: CUdeviceptr,
-    /// `[T, C]` what a block adds to the residual stream, before its bias.
+    /// `[T, C]` what a block adds to the residual stream, before its bias, unless it adds it itself.
     pub update: CUdeviceptr,
     /// f32 `[B, padded V]`
     pub logits: CUdeviceptr,

@@ -35,6 +35,6 @@ impl Kernels {
             threads: THREADS,
             shared_bytes: 0,
         }
-        .on(stream, p)
+        .behind(stream, p)
     }
 }

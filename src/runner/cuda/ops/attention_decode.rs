@@ -109,7 +109,7 @@ impl Kernels {
                 threads: THREADS,
                 shared_bytes: 0,
             }
-            .on(stream, p)?;
+            .behind(stream, p)?;
         }
         if p.splits > 1 {
             Launch {
@@ -118,7 +118,7 @@ impl Kernels {
                 threads: p.head_dim.cast_unsigned().next_multiple_of(32),
                 shared_bytes: 0,
             }
-            .on(stream, p)?;
+            .behind(stream, p)?;
         }
         Ok(())
     }

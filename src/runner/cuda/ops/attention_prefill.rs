@@ -108,7 +108,7 @@ impl Kernels {
                 threads,
                 shared_bytes,
             }
-            .on(stream, p)?;
+            .behind(stream, p)?;
         }
         Ok(())
     }

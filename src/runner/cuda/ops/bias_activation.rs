@@ -60,6 +60,6 @@ impl Kernels {
             threads: THREADS,
             shared_bytes: 0,
         }
-        .on(stream, p)
+        .behind(stream, p)
     }
 }

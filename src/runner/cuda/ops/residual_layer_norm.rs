@@ -60,6 +60,6 @@ impl Kernels {
             threads: (p.channels / VECTOR).cast_unsigned().next_multiple_of(32),
             shared_bytes: 0,
         }
-        .on(stream, p)
+        .behind(stream, p)
     }
 }

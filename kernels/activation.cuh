@@ -1,0 +1,24 @@
+// The MLP's activation functions, by the numbers that src/runner/cuda/ops/bias_activation.rs gives them.
+#pragma once
+
+#include <cmath>
+
+enum Activation { GELU_TANH = 0, GELU_ERF = 1, RELU = 2, IDENTITY = 3 };
+
+// GELU's tanh form (Hendrycks & Gimpel 2016). ½·(1 + tanh u) is 1 / (1 + e^(−2u)), which needs one
+// exponential and has no cancellation for negative u.
+__device__ inline float gelu_tanh(float x) {
+    const float u = 0.7978846f * (x + 0.044715f * x * x * x);
+    return x / (1.0f + expf(-2.0f * u));
+}
+
+__device__ inline float gelu_erf(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678f)); }
+
+__device__ inline float activate(int activation, float x) {
+    switch (activation) {
+        case GELU_TANH: return gelu_tanh(x);
+        case GELU_ERF: return gelu_erf(x);
+        case RELU: return fmaxf(x, 0.0f);
+        default: return x;
+    }
+}

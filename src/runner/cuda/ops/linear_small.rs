@@ -1,0 +1,125 @@
+//! `X · W` for few rows, with what follows the product fused.
+
+use cudarc::driver::CudaStream;
+
+use super::{blocks, mirrored, whole_vectors};
+use crate::runner::cuda::kernels::{Kernels, Launch};
+use crate::runner::{Dtype, RunnerError};
+
+/// Arguments of `linear_small`: `y = activation(x·w + bias)`, or `residual += x·w + bias`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct LinearSmallParams {
+    /// `[M, K]`
+    pub x: u64,
+    /// `[K, N]`, never written by a step: it is read before the previous kernel has ended.
+    pub w: u64,
+    /// `[N]`, or 0 for none.
+    pub bias: u64,
+    /// `[M, N]`, written; unused when `residual` is given.
+    pub y: u64,
+    /// f32 `[M, N]`, read and written; or 0.
+    pub residual: u64,
+    /// M, up to [`MAX_ROWS`].
+    pub m: i32,
+    /// N, a multiple of 8.
+    pub n: i32,
+    /// K, a multiple of 8.
+    pub k: i32,
+    /// An [`activation_code`](super::bias_activation::activation_code) or [`IDENTITY`]; unused when
+    /// `residual` is given.
+    pub activation: i32,
+}
+
+mirrored!(LinearSmallParams, 56, {
+    x: 0, w: 8, bias: 16, y: 24, residual: 32, m: 40, n: 44, k: 48, activation: 52,
+});
+
+/// The kernel's number for no activation.
+pub const IDENTITY: i32 = 3;
+
+/// M, the rows that the kernel is compiled for; fewer are padded with zeros.
+pub(in crate::runner::cuda) const ROWS: [usize; 4] = [8, 16, 32, 64];
+pub const MAX_ROWS: usize = ROWS[ROWS.len() - 1];
+
+/// Columns of a block, rows of W of a warp's step, warps, stages in flight of a warp.
+const COLUMNS: usize = 32;
+const DEPTH: usize = 32;
+const WARPS: usize = 4;
+const STAGES: usize = 4;
+/// Blocks of a cluster, which divide K.
+const MOST_SPLITS: usize = 8;
+
+/// Dynamic shared memory: a stage holds W's and X's tile in 16-bit values.
+pub(in crate::runner::cuda) fn shared_bytes(rows: usize) -> u32 {
+    (WARPS * STAGES * (COLUMNS + rows) * DEPTH * 2) as u32
+}
+
+/// Into how many parts K is divided, a power of two: enough that every SM has a block, while each
+/// block has two steps at least. Not by M: a row's bits are the same in every batch.
+fn splits(n: usize, k: usize, sms: usize) -> usize {
+    let (tiles, steps) = (n.div_ceil(COLUMNS), k.div_ceil(DEPTH));
+    let mut splits = 1;
+    while splits < MOST_SPLITS && tiles * splits < sms && steps >= 4 * splits {
+        splits *= 2;
+    }
+    splits
+}
+
+impl Kernels {
+    /// # Errors
+    /// In f32, when M is above [`MAX_ROWS`], N or K no multiple of 8, or the driver refuses the
+    /// launch.
+    pub fn linear_small(
+        &self,
+        stream: &CudaStream,
+        dtype: Dtype,
+        p: &LinearSmallParams,
+    ) -> Result<(), RunnerError> {
+        whole_vectors("the columns of a weight", p.n)?;
+        whole_vectors("the rows of a weight", p.k)?;
+        let rows = ROWS.iter().position(|&rows| p.m <= rows as i32);
+        let (Some(functions), Some(rows)) = (self.linear_small.get(dtype), rows) else {
+            return Err(RunnerError::Unavailable(format!(
+                "the CUDA kernel for few rows takes up to {MAX_ROWS} of f16 or bf16, not {} of {dtype}",
+                p.m
+            )));
+        };
+        let function = &functions[rows];
+        let splits = match function.is_hopper() {
+            true => splits(p.n as usize, p.k as usize, self.sms),
+            false => 1,
+        };
+        Launch {
+            function,
+            grid: (
+                splits as u32,
+                blocks(p.n, COLUMNS as i32),
+                blocks(p.m, MAX_ROWS as i32),
+            ),
+            threads: 32 * WARPS as u32,
+            shared_bytes: shared_bytes(ROWS[rows]),
+        }
+        .behind_in_clusters(stream, p)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sm_has_a_block_where_k_allows() {
+        for (k, n, wanted) in [
+            (768, 2304, 2),
+            (768, 768, 8),
+            (768, 3072, 2),
+            (3072, 768, 8),
+            (4096, 12_288, 1),
+            (64, 64, 1),
+            (128, 64, 2),
+        ] {
+            assert_eq!(splits(n, k, 132), wanted, "{k}×{n}");
+        }
+    }
+}
