@@ -42,7 +42,7 @@ pub enum Refusal {
     NoOutput,
     #[error(
         "prompt {prompt} + output {output} tokens exceed the model's context of {max_positions}; \
-         shorten the prompt or --output-len"
+         shorten the prompt or the output"
     )]
     Context {
         prompt: usize,

@@ -286,3 +286,45 @@ fn without_a_gpu_the_gpu_command_says_so() {
         .success()
         .stdout(contains("2 cells"));
 }
+
+#[test]
+fn a_library_that_panics_on_a_damaged_tokenizer_is_not_heard() {
+    let model = tempdir().unwrap();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gpt2-f32");
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(fixture.join(file), model.path().join(file)).unwrap();
+    }
+    let json = fs::read(fixture.join("tokenizer.json")).unwrap();
+    let mut json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    json["normalizer"] = serde_json::json!({"type": "Precompiled", "precompiled_charsmap": "AA=="});
+    fs::write(model.path().join("tokenizer.json"), json.to_string()).unwrap();
+    let output = batchlab()
+        .args(["generate", "--prompt=a", "--model"])
+        .arg(model.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains("is not a tokenizer"), "{stderr}");
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_error() {
+    let mut child = Process::new(env!("CARGO_BIN_EXE_batchlab"))
+        .args([
+            "generate",
+            "--device=cpu",
+            "--prompt=To be",
+            "--max-new-tokens=200",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    assert!(!stderr.contains("error"), "{stderr}");
+}

@@ -18,18 +18,20 @@ use batchlab::scheduler::Padding;
 use batchlab::workload::{Arrivals, Ask, Load, RequestOptions, drive};
 
 use super::engine_args::EngineArgs;
+use super::prompt_args::read_prompt_file;
 
 /// Generate text and stream it.
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("text").args(["prompt", "prompt_file"]).required(true).multiple(true))]
 pub struct GenerateArgs {
     /// The text to continue; given several times, all prompts run as one batch
-    #[arg(long, required_unless_present = "prompt_file")]
+    #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
     /// A UTF-8 file whose whole text is one prompt more
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
     /// Output tokens at most, for each prompt
-    #[arg(long, default_value_t = 64, value_name = "N")]
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = at_least_one)]
     max_new_tokens: usize,
     /// Go on after the model's end-of-text token
     #[arg(long)]
@@ -67,6 +69,13 @@ impl From<&SamplingArgs> for Sampling {
     }
 }
 
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err("give a whole number of at least 1".into()),
+    }
+}
+
 fn temperature(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(t) if t.is_finite() && t >= 0.0 => Ok(t),
@@ -84,7 +93,7 @@ fn top_p(text: &str) -> Result<f32, String> {
 pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let model = args.engine.model()?;
     let prompts = args.prompts(&model)?;
-    let limits = limits(&prompts, args.max_new_tokens);
+    let limits = limits(&model, &prompts, args.max_new_tokens)?;
     let (mut runner, device) = runner::open(
         args.engine.device,
         &model,
@@ -117,9 +126,9 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     printed?;
     let mut ended = ended?;
     if prompts.len() == 1 {
-        println!("{}", stream.finish().map_err(Error::from)?);
+        super::print(&stream.finish().map_err(Error::from)?)?;
     } else {
-        print_all(&model, args, &mut ended)?;
+        super::print(&all(&model, args, &mut ended)?)?;
     }
     let records = engine.records();
     eprintln!(
@@ -131,17 +140,7 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
 
 impl GenerateArgs {
     fn prompts(&self, model: &Model) -> Result<Vec<Vec<u32>>, Error> {
-        let from_file = self.prompt_file.as_ref().map(|path| {
-            let bytes = std::fs::read(path)
-                .map_err(|e| Error::Usage(format!("--prompt-file {}: {e}", path.display())))?;
-            String::from_utf8(bytes).map_err(|e| {
-                Error::Usage(format!(
-                    "--prompt-file {}: not UTF-8 at byte {}; convert it to UTF-8",
-                    path.display(),
-                    e.utf8_error().valid_up_to()
-                ))
-            })
-        });
+        let from_file = self.prompt_file.as_deref().map(read_prompt_file);
         let texts = self.prompt.iter().cloned().map(Ok).chain(from_file);
         texts
             .map(|text| match model.tokenizer.encode(&text?)? {
@@ -177,14 +176,23 @@ impl GenerateArgs {
     }
 }
 
-/// Just what these prompts need.
-fn limits(prompts: &[Vec<u32>], max_new_tokens: usize) -> Limits {
+/// Just what these prompts need. Refuses what the model's context cannot hold.
+fn limits(model: &Model, prompts: &[Vec<u32>], max_new_tokens: usize) -> Result<Limits, Error> {
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-    Limits {
+    let max_kv_len = longest.saturating_add(max_new_tokens);
+    let context = model.spec.max_positions;
+    if max_kv_len > context {
+        return Err(Error::Usage(format!(
+            "the longest prompt has {longest} tokens, with --max-new-tokens {max_new_tokens} more \
+             than the context of {} ({context} tokens); shorten the prompt or --max-new-tokens",
+            model.spec.name
+        )));
+    }
+    Ok(Limits {
         max_rows: prompts.len(),
         max_tokens: prompts.iter().map(Vec::len).sum(),
-        max_kv_len: longest.saturating_add(max_new_tokens),
-    }
+        max_kv_len,
+    })
 }
 
 fn print(stream: &mut TextStream<'_>, tokens: &[(u64, u32)]) -> anyhow::Result<()> {
@@ -195,18 +203,15 @@ fn print(stream: &mut TextStream<'_>, tokens: &[(u64, u32)]) -> anyhow::Result<(
     out.flush().context("stdout")
 }
 
-fn print_all(model: &Model, args: &GenerateArgs, ended: &mut [Finished]) -> anyhow::Result<()> {
+fn all(model: &Model, args: &GenerateArgs, ended: &mut [Finished]) -> Result<String, Error> {
     ended.sort_by_key(|r| r.id);
-    let mut out = std::io::stdout().lock();
+    let mut out = String::new();
     for (i, request) in ended.iter().enumerate() {
-        let text = model
-            .tokenizer
-            .decode(&request.output)
-            .map_err(Error::from)?;
+        let text = model.tokenizer.decode(&request.output)?;
         let prompt = args.prompt.get(i).map_or("(file)", String::as_str);
-        writeln!(out, "=== {prompt}\n{text}").context("stdout")?;
+        out += &format!("=== {prompt}\n{text}\n");
     }
-    Ok(())
+    Ok(out)
 }
 
 fn timing(s: &Summary) -> String {

@@ -85,13 +85,9 @@ fn show(args: &GpuArgs) -> anyhow::Result<()> {
         };
         let end = if redraw { "\r" } else { "\n" };
         let start = if redraw { "\x1b[2K" } else { "" };
-        let written = write!(out, "{start}{line}{end}").and_then(|()| out.flush());
-        if let Err(error) = written {
-            return match error.kind() {
-                std::io::ErrorKind::BrokenPipe => Ok(()),
-                _ => Err(error).context("stdout"),
-            };
-        }
+        write!(out, "{start}{line}{end}")
+            .and_then(|()| out.flush())
+            .context("stdout")?;
         if args.once {
             return Ok(());
         }

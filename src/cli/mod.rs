@@ -31,11 +31,17 @@ enum Command {
 }
 
 pub fn run() -> anyhow::Result<()> {
-    match parse()?.command {
+    let ran = match parse()?.command {
         Some(Command::Sweep(args)) => sweep::run(&args),
         Some(Command::Generate(args)) => generate::run(&args),
         Some(Command::Gpu(args)) => gpu::run(&args),
         None => print(&Cli::command().render_help().to_string()),
+    };
+    // A reader that has gone, as in `batchlab … | head`, is no error.
+    let reader_gone = |e: &std::io::Error| e.kind() == ErrorKind::BrokenPipe;
+    match ran {
+        Err(e) if e.downcast_ref().is_some_and(reader_gone) => Ok(()),
+        ran => ran,
     }
 }
 
@@ -63,11 +69,10 @@ fn parse() -> anyhow::Result<Cli> {
     })
 }
 
-/// Writes to stdout. A reader that has gone, as in `batchlab … | head`, is no error.
+/// Writes to stdout.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e).context("stdout"),
-        _ => Ok(()),
-    }
+    writeln!(out, "{}", text.trim_end())
+        .and_then(|()| out.flush())
+        .context("stdout")
 }

@@ -68,6 +68,23 @@ impl PromptArgs {
     }
 }
 
+/// The text of a `--prompt-file`. Errors: unreadable, not UTF-8.
+pub fn read_prompt_file(path: &Path) -> Result<String, Error> {
+    let bytes = std::fs::read(path)
+        .map_err(|e| wrong_file(path, &format!("cannot be read ({e}); check the path")))?;
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        wrong_file(
+            path,
+            &format!("not UTF-8 at byte {at}; convert it to UTF-8"),
+        )
+    })
+}
+
+fn wrong_file(path: &Path, cause: &str) -> Error {
+    Error::Usage(format!("--prompt-file {}: {cause}", path.display()))
+}
+
 impl Texts {
     fn fixed(prompt: &str) -> Self {
         let count = prompt.chars().count();
@@ -85,19 +102,14 @@ impl Texts {
 
     fn file(path: &Path) -> Result<Self, Error> {
         let shown = path.display();
-        let wrong = |cause: String| Error::Usage(format!("--prompt-file {shown}: {cause}"));
-        let bytes = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
-        let text = String::from_utf8(bytes).map_err(|e| {
-            let at = e.utf8_error().valid_up_to();
-            wrong(format!("not UTF-8 at byte {at}; convert it to UTF-8"))
-        })?;
+        let text = read_prompt_file(path)?;
         let lines: Vec<String> = text
             .lines()
             .filter(|line| !line.trim().is_empty())
             .map(String::from)
             .collect();
         if lines.is_empty() {
-            return Err(wrong("no prompt in it; give one a line".into()));
+            return Err(wrong_file(path, "no prompt in it; give one a line"));
         }
         Ok(Self {
             label: format!("{shown} ({} prompts, {:08x})", lines.len(), digest(&text)),

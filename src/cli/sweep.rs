@@ -79,12 +79,14 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
         _ => Status::Interrupted,
     };
     let written = keeper.write(&report, status, &results);
+    // What was measured is shown even where it could not be written.
+    let printed = print(&tables(&results));
     let outcome = outcome?;
     written?;
-    print(&tables(&results))?;
     let path = keeper.folder.path().display();
     match outcome {
         Outcome::Complete => {
+            printed?;
             eprintln!("results: {path}");
             Ok(())
         }

@@ -35,7 +35,8 @@ pub struct SweepArgs {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Grid (lists are separated by commas)")]
 struct GridArgs {
-    /// static and dynamic
+    /// static: a batch leaves when it is full; dynamic: also when its oldest request has waited for
+    /// the window
     #[arg(
         long,
         default_value = "dynamic",
@@ -43,6 +44,7 @@ struct GridArgs {
         value_name = "LIST"
     )]
     policies: Vec<Policy>,
+    /// Requests that run together, at most
     #[arg(
         long,
         default_value = "1,4,8",

@@ -35,7 +35,7 @@ pub enum ModelError {
         remedy: String,
     },
     /// The tokenizer refused its input.
-    #[error("the tokenizer failed: {0}")]
+    #[error("the tokenizer failed: {0}; use the tokenizer.json that belongs to this model")]
     Tokenizer(String),
 }
 

@@ -1,5 +1,6 @@
 //! A model as data: its shape, its parameters, its tokenizer, and where they come from.
 
+mod contained;
 mod error;
 mod hub;
 mod params;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::ModelError;
+use super::contained::contained;
 
 /// A model's tokenizer; every id it gives is below the model's vocabulary size.
 #[derive(Debug)]
@@ -44,17 +45,13 @@ impl Tokenizer {
 
     /// Token ids of a text, special tokens included as the tokenizer adds them.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
-        self.inner
-            .encode_fast(text, true)
-            .map(|encoding| encoding.get_ids().to_vec())
-            .map_err(|e| ModelError::Tokenizer(e.to_string()))
+        let encoding = called(|| self.inner.encode_fast(text, true))?;
+        Ok(encoding.get_ids().to_vec())
     }
 
     /// Text of token ids, special tokens left out.
     pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
-        self.inner
-            .decode(ids, true)
-            .map_err(|e| ModelError::Tokenizer(e.to_string()))
+        called(|| self.inner.decode(ids, true))
     }
 
     /// Decodes one sequence token by token.
@@ -67,14 +64,20 @@ impl Tokenizer {
     }
 }
 
-/// The library panics on some damaged files (an `expect` in its decoders and one in its
-/// normalizers). Broken JSON, the usual damage, is kept away from it; the rest is caught.
+/// The library panics on some damaged files, in its decoders, normalizers and post-processors.
+/// Broken JSON, the usual damage, is kept away from it, since its own message says more.
 fn parse(json: &[u8]) -> Result<tokenizers::Tokenizer, String> {
     serde_json::from_slice::<serde::de::IgnoredAny>(json).map_err(|e| e.to_string())?;
-    match std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(json)) {
-        Ok(parsed) => parsed.map_err(|e| e.to_string()),
-        Err(_) => Err("its contents make no tokenizer".to_owned()),
+    match contained(|| tokenizers::Tokenizer::from_bytes(json)) {
+        Some(parsed) => parsed.map_err(|e| e.to_string()),
+        None => Err("its contents make no tokenizer".to_owned()),
     }
+}
+
+fn called<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, ModelError> {
+    let damaged = || ModelError::Tokenizer("its file is damaged".to_owned());
+    let returned = contained(call).ok_or_else(damaged)?;
+    returned.map_err(|e| ModelError::Tokenizer(e.to_string()))
 }
 
 /// Text of a sequence as its tokens arrive. A character whose bytes are spread over several tokens

@@ -65,6 +65,9 @@ impl ResultsFolder {
         let text = std::fs::read(&report).map_err(|e| wrong(format!("cannot be read ({e})")))?;
         let old: Value =
             serde_json::from_slice(&text).map_err(|e| wrong(format!("is damaged ({e})")))?;
+        if !old["config"].is_object() {
+            return Err(wrong("is no report of a sweep".into()));
+        }
         let differing = differences(&old["config"], config);
         if !differing.is_empty() {
             return Err(Error::Usage(format!(

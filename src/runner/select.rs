@@ -70,7 +70,7 @@ pub fn open(
                 Some(0),
                 "a GPU, its driver and the kernels are there".into(),
             ),
-            Err(missing) => (None, format!("no CUDA: {missing}")),
+            Err(missing) => (None, missing.to_string()),
         },
     };
     let runner: Box<dyn Runner> = match ordinal {

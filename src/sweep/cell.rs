@@ -20,6 +20,8 @@ use crate::workload::{Arrivals, Ask, LengthMix, Load, RequestOptions, drive, fro
 const CONFIDENCE: f64 = 0.95;
 /// The observer hears of a running cell this often.
 const NEWS: Duration = Duration::from_millis(100);
+/// More requests would not fit in memory.
+const MOST_REQUESTS: usize = 10_000_000;
 /// A run that ended before `min_seconds` is repeated with more requests.
 const ATTEMPTS: usize = 3;
 
@@ -48,13 +50,18 @@ impl MeasureOptions {
     pub fn validate(&self) -> Result<(), Error> {
         let usage = |message: String| Err(Error::Usage(message));
         for (option, count, most) in [
-            ("--num-prompts", self.num_prompts, 10_000_000),
+            ("--num-prompts", self.num_prompts, MOST_REQUESTS),
             ("--num-runs", self.num_runs, 1000),
             ("--max-queue-size", self.max_queue_size, usize::MAX),
         ] {
             if !(1..=most).contains(&count) {
                 return usage(format!("{option} is {count}; use 1 to {most}"));
             }
+        }
+        if let Some(count) = self.num_warmups.filter(|&count| count > MOST_REQUESTS) {
+            return usage(format!(
+                "--num-warmups is {count}; use 0 to {MOST_REQUESTS}"
+            ));
         }
         if !(0.0..=86_400.0).contains(&self.min_seconds) {
             let s = self.min_seconds;
@@ -159,7 +166,7 @@ impl Measure<'_> {
     ) -> Result<CellResult, Error> {
         let warm = self.warm_up(cell)?;
         // An open load sends the same requests whatever the policy does with them.
-        let mut requests = self.requests_for(rate.unwrap_or(warm));
+        let mut requests = self.requests_for(rate.unwrap_or(warm))?;
         let mut runs = Vec::new();
         for index in 0..self.options.num_runs {
             let (done, all) = (index as f64, self.options.num_runs as f64);
@@ -182,7 +189,7 @@ impl Measure<'_> {
                 if seconds >= self.options.min_seconds {
                     break;
                 }
-                requests = self.requests_for(requests as f64 / seconds.max(1e-3));
+                requests = self.requests_for(requests as f64 / seconds.max(1e-3))?;
             }
             runs.extend(run);
         }
@@ -195,9 +202,16 @@ impl Measure<'_> {
     }
 
     /// Enough requests at `rate` for the length of a run, with some to spare.
-    fn requests_for(&self, rate: f64) -> usize {
-        let enough = (1.15 * self.options.min_seconds * rate).ceil() as usize;
-        enough.max(self.options.num_prompts)
+    fn requests_for(&self, rate: f64) -> Result<usize, Error> {
+        let seconds = self.options.min_seconds;
+        let enough = (1.15 * seconds * rate).ceil() as usize;
+        if enough > MOST_REQUESTS {
+            return Err(Error::Usage(format!(
+                "{seconds} s at {rate:.0} req/s take {enough} requests, the most is {MOST_REQUESTS}; \
+                 lower --min-seconds or --request-rate"
+            )));
+        }
+        Ok(enough.max(self.options.num_prompts))
     }
 
     /// Full batches, as they will come. Returns the requests per second that they reached.

@@ -88,7 +88,7 @@ impl fmt::Display for LoadSpec {
             Self::Closed { concurrency: 1 } => f.write_str("closed loop, 1 client"),
             Self::Closed { concurrency } => write!(f, "closed loop, {concurrency} clients"),
             Self::Poisson { rate, .. } => write!(f, "Poisson, {rate} req/s"),
-            Self::HalfOfClosed { .. } => f.write_str("Poisson, half the closed loop's req/s"),
+            Self::HalfOfClosed { .. } => f.write_str("Poisson, half of closed loop"),
             Self::Offline => f.write_str("offline"),
         }
     }

@@ -20,7 +20,7 @@ pub trait Observer {
     fn cell_started(&mut self, index: usize, cell: &CellSpec);
     /// The share (0 to 1) of the cell that is done, and its output tokens per second so far.
     fn cell_progressed(&mut self, share: f64, output_throughput: f64);
-    /// Keeps a result before the next cell begins; an error ends the sweep.
+    /// Keeps a result on disk before the next cell begins; an error ends the sweep.
     fn cell_finished(
         &mut self,
         index: usize,
@@ -58,8 +58,9 @@ pub fn run(
         let result = measure.cell(cell, rate, &mut |share, tokens| {
             observer.cell_progressed(share, tokens);
         })?;
-        observer.cell_finished(index, &result, &samples_since(measure, begin))?;
+        let kept = observer.cell_finished(index, &result, &samples_since(measure, begin));
         results.push(result);
+        kept?;
     }
     Ok(match results.len() < cells.len() {
         true => Outcome::Interrupted,

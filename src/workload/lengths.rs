@@ -72,8 +72,13 @@ impl FromStr for LengthMix {
                 _ => Err(wrong(part)),
             }
         });
+        let parts: Vec<_> = parts.collect::<Result<_, _>>()?;
+        // Drawing needs the sum of the weights.
+        if !parts.iter().map(|(_, w)| w).sum::<f64>().is_finite() {
+            return Err(wrong(text));
+        }
         Ok(Self {
-            parts: parts.collect::<Result<_, _>>()?,
+            parts,
             text: text.to_string(),
         })
     }
@@ -99,7 +104,18 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         for bad in [
-            "", "0", "-3", "8-4", "4:0", "4:nan", "4:-1", "x", "4,", "1e3", "4:inf",
+            "",
+            "0",
+            "-3",
+            "8-4",
+            "4:0",
+            "4:nan",
+            "4:-1",
+            "x",
+            "4,",
+            "1e3",
+            "4:inf",
+            "4:1e308,5:1e308",
         ] {
             let error = bad.parse::<LengthMix>().unwrap_err();
             assert!(error.contains("is not a length"), "{bad}: {error}");

@@ -12,11 +12,6 @@ pub struct Ask {
     pub output_len: usize,
 }
 
-/// `count` times the same prompt (day2 §5.1).
-pub fn fixed(prompt: &[u32], output: &LengthMix, count: usize, seed: u64) -> Vec<Ask> {
-    from_lines(std::slice::from_ref(&prompt.to_vec()), output, count, seed)
-}
-
 /// `count` requests that go round the given prompts in order. Empty if there are no prompts.
 pub fn from_lines(prompts: &[Vec<u32>], output: &LengthMix, count: usize, seed: u64) -> Vec<Ask> {
     let mut rng = Pcg64::seed_from_u64(seed);

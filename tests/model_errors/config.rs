@@ -181,6 +181,22 @@ fn tokenizer_of_another_model() {
         &broken.error(),
         &["tokenizer.json", "is not a tokenizer", "copy"],
     );
+    // A template with a token that it does not define: the file opens, the library panics later.
+    let broken = Broken::copy_of("gpt2-f32");
+    broken.edit_json("tokenizer.json", |t| {
+        t["post_processor"] = json!({
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "X", "type_id": 0}}],
+            "pair": [],
+            "special_tokens": {},
+        });
+    });
+    let model = open(broken.folder.path()).unwrap();
+    let error = model.tokenizer.encode("a").unwrap_err().to_string();
+    assert!(
+        error.contains("damaged") && error.contains("tokenizer.json"),
+        "{error}"
+    );
     fs::write(broken.path("tokenizer.json"), "{}").unwrap();
     assert_says(
         &broken.error(),
