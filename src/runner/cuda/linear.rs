@@ -7,20 +7,21 @@ use crate::runner::{Dtype, RunnerError};
 use super::forward::Forward;
 use super::gemm::{Op, Operands, Shape};
 use super::ops::bias_activation::activation_code;
-use super::ops::linear_small::{IDENTITY, MAX_ROWS};
+use super::ops::linear_small::IDENTITY;
 use super::ops::{BiasActivationParams, LinearSmallParams};
 use super::shape::bucket;
 
 /// Every block of `linear_small` reads all of X from L2, so that more rows than this make it slower
 /// than cuBLASLt, which reads X less often ...
 const FEW_ROWS: usize = 16;
-/// ... unless W is so small that a launch costs more than what it reads.
+/// ... but up to this many where W is so small that a launch costs more than what it reads.
+const FEW_ROWS_OF_SMALL_WEIGHT: usize = 32;
 const SMALL_WEIGHT: usize = 4 << 20;
 
 /// Whether `linear_small` is used for a product of these sizes.
 fn is_small(dtype: Dtype, m: usize, k: usize, n: usize) -> bool {
     let whole_vectors = k.is_multiple_of(8) && n.is_multiple_of(8);
-    let few_rows = m <= FEW_ROWS || m <= MAX_ROWS && k * n <= SMALL_WEIGHT;
+    let few_rows = m <= FEW_ROWS || m <= FEW_ROWS_OF_SMALL_WEIGHT && k * n <= SMALL_WEIGHT;
     dtype != Dtype::F32 && whole_vectors && few_rows
 }
 
