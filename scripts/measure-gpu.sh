@@ -32,15 +32,16 @@ record() {
 
 record tests ./run-tests.sh
 
-# Correctness only, so the three may share the GPU.
+# Correctness only, so all of them may share the GPU.
 sanitize() {
-  record "$1" compute-sanitizer --tool "$2" --error-exitcode 9 "${@:3}" --test-threads=1
+  record "$1" timeout 240 compute-sanitizer --tool "$2" --error-exitcode 9 "${@:3}" --test-threads=1
 }
 sanitize memcheck-kernels memcheck ./kernel_parity &
 sanitize memcheck-model memcheck ./cuda_model &
-sanitize racecheck-kernels racecheck ./kernel_parity &
+sanitize racecheck-kernels racecheck ./kernel_parity --skip linear &
+sanitize racecheck-linear racecheck ./kernel_parity linear &
 wait
-for name in memcheck-kernels memcheck-model racecheck-kernels; do
+for name in memcheck-kernels memcheck-model racecheck-kernels racecheck-linear; do
   grep -q 'ERROR SUMMARY: 0 errors\|RACECHECK SUMMARY: 0 hazards' "$out/$name.log" || failed+=("$name")
 done
 
