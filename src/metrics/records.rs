@@ -31,8 +31,8 @@ pub struct BatchRecord {
     pub start: Duration,
     pub end: Duration,
     pub steps: usize,
-    /// Prompt positions computed, and how many of them were padding.
-    pub prompt_positions: usize,
+    /// Positions computed in all steps, and how many of them were padding.
+    pub positions: usize,
     pub padded_positions: usize,
     /// Rows × decode steps, and how many of them belonged to rows that had finished.
     pub row_steps: usize,
@@ -49,7 +49,7 @@ impl Default for BatchRecord {
             start: Duration::ZERO,
             end: Duration::ZERO,
             steps: 0,
-            prompt_positions: 0,
+            positions: 0,
             padded_positions: 0,
             row_steps: 0,
             idle_row_steps: 0,
@@ -60,10 +60,9 @@ impl Default for BatchRecord {
 impl BatchRecord {
     pub fn add(&mut self, step: &StepRecord) {
         self.steps += 1;
-        if step.shape.prefill {
-            self.prompt_positions += step.shape.tokens;
-            self.padded_positions += step.shape.padded_tokens;
-        } else {
+        self.positions += step.shape.tokens;
+        self.padded_positions += step.shape.padded_tokens;
+        if !step.shape.prefill {
             self.row_steps += step.shape.rows;
             self.idle_row_steps += step.shape.idle_rows;
         }

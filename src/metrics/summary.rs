@@ -34,7 +34,7 @@ pub struct Summary {
     pub batch_utilization_percent: Option<f64>,
     pub batch_wait_ms: Option<Statistics>,
     pub batch_close_reason: BTreeMap<CloseReason, usize>,
-    /// Padded prompt positions / prompt positions computed.
+    /// Padded positions computed / positions computed, in all steps.
     pub padding_waste_percent: Option<f64>,
     pub row_steps: usize,
     pub idle_row_steps: usize,
@@ -106,10 +106,7 @@ impl Summary {
             batch_utilization_percent: percent(sum(|b| b.size), sum(|b| b.max_size)),
             batch_wait_ms: statistics(batches.iter().map(|b| ms(b.wait)).collect()),
             batch_close_reason: reasons,
-            padding_waste_percent: percent(
-                sum(|b| b.padded_positions),
-                sum(|b| b.prompt_positions),
-            ),
+            padding_waste_percent: percent(sum(|b| b.padded_positions), sum(|b| b.positions)),
             row_steps: sum(|b| b.row_steps),
             idle_row_steps: sum(|b| b.idle_row_steps),
             kv_cache_usage_percent: steps

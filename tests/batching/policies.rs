@@ -237,8 +237,9 @@ fn the_queue_is_bounded() {
 
 #[test]
 fn padding_is_computed_and_counted() {
-    // day2 §3.3: lengths 1, 4, 4, 1.
-    for (padding, positions, padded) in [(Padding::Padded, 16, 6), (Padding::Ragged, 10, 0)] {
+    // day2 §3.3: lengths 1, 4, 4, 1; then one decode step of four rows.
+    for (padding, positions, padded) in [(Padding::Padded, 16 + 4, 6), (Padding::Ragged, 10 + 4, 0)]
+    {
         let clock = ManualClock::default();
         let mut runner = ScriptedRunner::new(&clock, 64);
         let mut engine = engine(&mut runner, &clock, dynamic(4, 0), padding);
@@ -256,7 +257,7 @@ fn padding_is_computed_and_counted() {
         }
         let batch = engine.records().batches[0];
         assert_eq!(
-            (batch.prompt_positions, batch.padded_positions),
+            (batch.positions, batch.padded_positions),
             (positions, padded)
         );
         drop(engine);
