@@ -7,7 +7,7 @@ alternate between the two, so that a change of the machine's load meets both; th
 total = a whole generation, prefill = a generation of one token, step = (total - prefill) / (new tokens - 1).
 Without --bench-exe the bench is run through `cargo bench --bench decode`. --output writes STEM.json and STEM.txt.
 """
-import argparse, json, os, platform, statistics, subprocess, sys, tempfile, time
+import argparse, json, os, pathlib, platform, statistics, subprocess, sys, tempfile, time
 import torch, transformers
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -96,7 +96,9 @@ for _ in range(a.rounds):
     own_rounds.append(batchlab_round())
 hf, own = medians(hf_rounds), medians(own_rounds)
 
-commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip() or None
+bundled = pathlib.Path(__file__).with_name("COMMIT")  # scripts/bundle.sh writes it: there is no git on the GPU machine
+git = ["git", "rev-parse", "--short", "HEAD"]
+commit = bundled.read_text()[:7] if bundled.exists() else subprocess.run(git, capture_output=True, text=True).stdout.strip() or None
 machine = dict(processor=processor(), cores=os.cpu_count(), threads=a.threads if a.device == "cpu" else None,
                python=platform.python_version(), torch=torch.__version__, transformers=transformers.__version__, commit=commit,
                load_average_before=load)

@@ -28,7 +28,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
-            Self::Model(_) => 3,
+            Self::Model(_) | Self::Runner(RunnerError::Model(_)) => 3,
             Self::Runner(_) | Self::Telemetry(_) => 4,
             Self::Results(_) => 5,
             Self::Interrupted(_) => 130,

@@ -1,7 +1,8 @@
 //! Numbers as people read them.
 
-/// At least three significant digits, never more than a thousandth needs: `12345`, `123.4`,
-/// `1.23`, `0.00123`; a dash for what cannot be known.
+/// At least three significant digits down to a thousandth, one below: `12345`, `123.4`, `1.23`,
+/// `0.00123`, `0.0005`; `0.000` for what only rounding keeps from zero; a dash for what cannot be
+/// known.
 pub fn short(value: Option<f64>) -> String {
     match value {
         None => "–".into(),
@@ -13,7 +14,11 @@ pub fn short(value: Option<f64>) -> String {
             let digits = (2.0 - v.abs().log10().floor()) as usize;
             format!("{v:.digits$}")
         }
-        Some(v) => format!("{v:.1e}"),
+        Some(v) if v.abs() >= 1e-6 => {
+            let digits = -v.abs().log10().floor() as usize;
+            format!("{v:.digits$}")
+        }
+        Some(_) => "0.000".into(),
     }
 }
 
@@ -30,7 +35,8 @@ mod tests {
             (-1.5, "-1.50"),
             (0.5, "0.500"),
             (0.001_234, "0.00123"),
-            (0.000_001, "1.0e-6"),
+            (0.000_49, "0.0005"),
+            (-1.1e-12, "0.000"),
             (0.0, "0"),
         ];
         for (value, text) in cases {
