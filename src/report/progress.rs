@@ -28,7 +28,7 @@ impl Progress {
                 Some((total - done) as u64 * STEPS),
                 ProgressDrawTarget::stderr(),
             );
-            let template = "{bar:24} {percent:>3} % · {eta} left · {wide_msg}";
+            let template = "{bar:16} {percent:>3} % · {eta} left · {wide_msg}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
@@ -55,7 +55,8 @@ impl Progress {
             let within = (share.clamp(0.0, 1.0) * STEPS as f64) as u64;
             bar.set_position(self.current as u64 * STEPS + within);
             let speed = short(Some(output_throughput));
-            bar.set_message(format!("{} · {speed} tok/s", self.name));
+            // The name last: a narrow terminal cuts the end.
+            bar.set_message(format!("{speed} tok/s · {}", self.name));
         }
     }
 
