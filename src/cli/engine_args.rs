@@ -2,7 +2,7 @@
 
 use batchlab::Error;
 use batchlab::model::Model;
-use batchlab::runner::{DeviceChoice, Dtype, KvBudget, Limits, RunnerOptions};
+use batchlab::runner::{self, DeviceChoice, Dtype, KvBudget, Limits, Runner, RunnerOptions};
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Model and device")]
@@ -31,6 +31,13 @@ pub struct EngineArgs {
 impl EngineArgs {
     pub fn model(&self) -> Result<Model, Error> {
         Ok(Model::open(self.model.as_deref())?)
+    }
+
+    /// Opens the runner and says on stderr which device it is and why.
+    pub fn runner(&self, model: &Model, limits: Limits) -> Result<Box<dyn Runner>, Error> {
+        let (runner, device) = runner::open(self.device, model, &self.runner_options(limits))?;
+        eprintln!("{device}");
+        Ok(runner)
     }
 
     pub fn runner_options(&self, limits: Limits) -> RunnerOptions {

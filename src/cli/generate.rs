@@ -12,7 +12,7 @@ use batchlab::engine::{Engine, EngineConfig};
 use batchlab::metrics::Summary;
 use batchlab::model::{Model, TextStream};
 use batchlab::request::Finished;
-use batchlab::runner::{self, Limits};
+use batchlab::runner::Limits;
 use batchlab::sampling::Sampling;
 use batchlab::scheduler::Padding;
 use batchlab::workload::{Arrivals, Ask, Load, RequestOptions, drive};
@@ -94,12 +94,7 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let model = args.engine.model()?;
     let prompts = args.prompts(&model)?;
     let limits = limits(&model, &prompts, args.max_new_tokens)?;
-    let (mut runner, device) = runner::open(
-        args.engine.device,
-        &model,
-        &args.engine.runner_options(limits),
-    )?;
-    eprintln!("{device}");
+    let mut runner = args.engine.runner(&model, limits)?;
 
     let clock = WallClock::start();
     let config = EngineConfig {

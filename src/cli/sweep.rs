@@ -11,7 +11,7 @@ use batchlab::model::Model;
 use batchlab::report::{
     KvInfo, Machine, Progress, Report, ResultsFolder, Status, default_folder, dry_run, tables,
 };
-use batchlab::runner::{self, Limits, Runner};
+use batchlab::runner::{Limits, Runner};
 use batchlab::sweep::{
     CellResult, CellSpec, Grid, Measure, MeasureOptions, Observer, Outcome, Prompts, Workload,
     run as run_sweep,
@@ -41,12 +41,7 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
         .map(|t| t.workload(&model))
         .collect::<Result<Vec<_>, _>>()?;
     let limits = limits(args, &model, &grid, &workloads)?;
-    let (mut runner, device) = runner::open(
-        args.engine.device,
-        &model,
-        &args.engine.runner_options(limits),
-    )?;
-    eprintln!("{device}");
+    let mut runner = args.engine.runner(&model, limits)?;
     let options = args.measure_options(runner.pci_bus_id().is_some())?;
     let clock = WallClock::start();
     let (gpu, sampler) = watch_gpu(runner.as_ref(), &clock);

@@ -14,13 +14,6 @@ pub struct LengthMix {
 }
 
 impl LengthMix {
-    pub fn constant(length: usize) -> Self {
-        Self {
-            parts: vec![(length..=length, 1.0)],
-            text: length.to_string(),
-        }
-    }
-
     pub fn max(&self) -> usize {
         self.parts.iter().map(|(r, _)| *r.end()).max().unwrap_or(0)
     }
