@@ -3,7 +3,9 @@
 mod records;
 mod statistics;
 mod summary;
+mod trace;
 
 pub use records::{BatchRecord, RequestTimes, StepRecord};
 pub use statistics::{Interval, Statistics, confidence_interval};
-pub use summary::Summary;
+pub use summary::{StepTimes, Summary};
+pub use trace::{RequestTrace, traces};

@@ -48,7 +48,7 @@ impl Statistics {
 
 /// Linear interpolation between the closest ranks (numpy's default, Hyndman & Fan's type 7).
 /// `sorted` is ascending and not empty.
-fn percentile(sorted: &[f64], p: f64) -> f64 {
+pub(super) fn percentile(sorted: &[f64], p: f64) -> f64 {
     let rank = p / 100.0 * (sorted.len() - 1) as f64;
     let (low, high) = (rank.floor() as usize, rank.ceil() as usize);
     sorted[low] + (sorted[high] - sorted[low]) * rank.fract()

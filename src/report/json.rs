@@ -1,13 +1,13 @@
 //! report.json: what was measured, with what, and all cells.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Machine;
 use crate::sweep::CellResult;
 use crate::telemetry::GpuInfo;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Running,
@@ -16,7 +16,7 @@ pub enum Status {
 }
 
 /// The KV pool that the cells shared.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct KvInfo {
     pub kv_bytes_per_token: usize,
     pub page_size: usize,
@@ -24,9 +24,12 @@ pub struct KvInfo {
     pub bytes: usize,
 }
 
-#[derive(Debug, Clone, Serialize)]
-pub struct Report {
-    pub batchlab_version: &'static str,
+/// Everything but the cells.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// [`Header::FORMAT`] of the batchlab that wrote it.
+    pub format: u32,
+    pub batchlab_version: String,
     pub status: Status,
     pub started_utc: String,
     pub written_utc: String,
@@ -41,5 +44,21 @@ pub struct Report {
     /// Everything that `--resume` demands to be the same, the seed among it.
     pub config: Value,
     pub cells_total: usize,
-    pub cells: Vec<CellResult>,
+}
+
+impl Header {
+    /// Counts the changes that make older results folders unreadable.
+    pub const FORMAT: u32 = 2;
+
+    /// The model's name in `config`.
+    pub fn model(&self) -> &str {
+        self.config["model"].as_str().unwrap_or("unknown model")
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Report<'a> {
+    #[serde(flatten)]
+    pub header: Header,
+    pub cells: &'a [CellResult],
 }

@@ -1,5 +1,5 @@
-//! What people get: tables on the terminal, and a folder with summary.csv, cells.jsonl,
-//! samples.jsonl and report.json.
+//! What people get: tables on the terminal, and a folder with report.html and its pictures,
+//! summary.csv, cells.jsonl, requests/, samples/ and report.json.
 
 mod columns;
 mod csv;
@@ -8,11 +8,13 @@ mod json;
 mod machine;
 mod number;
 mod progress;
+mod saved;
 mod table;
 
 pub use folder::{ResultsFolder, default_folder, write_atomically};
-pub use json::{KvInfo, Report, Status};
+pub use json::{Header, KvInfo, Report, Status};
 pub use machine::Machine;
 pub use number::short;
 pub use progress::Progress;
+pub use saved::{SavedCell, SavedSweep};
 pub use table::{comparison, dry_run, tables};
