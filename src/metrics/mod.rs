@@ -6,6 +6,6 @@ mod summary;
 mod trace;
 
 pub use records::{BatchRecord, RequestTimes, StepRecord};
-pub use statistics::{Interval, Statistics, confidence_interval};
+pub use statistics::{Interval, Statistics, confidence_interval, t_half_width};
 pub use summary::{StepTimes, Summary};
 pub use trace::{RequestTrace, traces};

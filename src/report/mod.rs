@@ -6,7 +6,7 @@ mod csv;
 mod folder;
 mod json;
 mod machine;
-mod number;
+
 mod progress;
 mod saved;
 mod table;
@@ -14,7 +14,6 @@ mod table;
 pub use folder::{ResultsFolder, default_folder, write_atomically};
 pub use json::{Header, KvInfo, Report, Status};
 pub use machine::Machine;
-pub use number::short;
 pub use progress::Progress;
-pub use saved::{SavedCell, SavedSweep};
+pub use saved::SavedSweep;
 pub use table::{comparison, dry_run, tables};

@@ -10,24 +10,17 @@ use super::folder::{CELLS, REPORT, requests_file, samples_file};
 use super::json::Header;
 use crate::Error;
 use crate::metrics::RequestTrace;
-use crate::sweep::{CellResult, read_cells};
+use crate::sweep::{Measured, read_cells};
 use crate::telemetry::GpuSample;
-
-/// A cell with its requests.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SavedCell {
-    pub result: CellResult,
-    /// Every request of every run; empty where the folder no longer has them.
-    pub requests: Vec<RequestTrace>,
-}
 
 /// A sweep as it stands on disk.
 #[derive(Debug, Clone)]
 pub struct SavedSweep {
     pub path: PathBuf,
     pub header: Header,
-    /// In the order of the sweep; those that were not measured are missing.
-    pub cells: Vec<SavedCell>,
+    /// In the order of the sweep; those that were not measured are missing, and a cell has no requests
+    /// where the folder no longer holds them.
+    pub cells: Vec<Measured>,
 }
 
 impl SavedSweep {
@@ -51,7 +44,7 @@ impl SavedSweep {
             .into_par_iter()
             .map(|result| {
                 let requests = requests(&path.join(requests_file(result.index)))?;
-                Ok(SavedCell { result, requests })
+                Ok(Measured { result, requests })
             })
             .collect::<Result<_, Error>>()?;
         Ok(Self {

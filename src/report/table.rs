@@ -3,8 +3,8 @@
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 
 use super::columns::{Column, LATENCY, Mark, RESOURCES, few_samples, short_window};
-use super::number::short;
 use crate::metrics::Statistics;
+use crate::number::short;
 use crate::sweep::{CellResult, CellSpec, LoadSpec, Reference};
 use crate::telemetry::{ComparedQuantity, SHORTEST_WINDOW};
 

@@ -62,6 +62,7 @@ struct Run<'a> {
 type News<'a> = &'a mut dyn FnMut(f64, f64);
 
 /// A cell's result and every request of its runs.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Measured {
     pub result: CellResult,
     pub requests: Vec<RequestTrace>,
