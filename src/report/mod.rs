@@ -1,6 +1,7 @@
 //! What people get: tables on the terminal, and a folder with summary.csv, cells.jsonl,
-//! samples.jsonl and report.json.
+//! samples.jsonl and report.json. `chart` draws.
 
+pub mod chart;
 mod columns;
 mod csv;
 mod folder;
