@@ -31,24 +31,7 @@ const GRID_LINE: Stroke = Stroke {
     width: 1.0,
 };
 
-/// Grid lines across `area`, tick labels and title below it.
-pub fn horizontal(
-    canvas: &Canvas,
-    area: Area,
-    ruler: &Ruler,
-    title: &str,
-) -> Result<(), ChartError> {
-    horizontal_grid(canvas, area, ruler)?;
-    for tick in &ruler.ticks {
-        let x = ruler.at_or_start(tick.at);
-        canvas.text(&tick.label, (x, area.bottom + 14.0), LABEL)?;
-    }
-    let title = font::fit(title, TEXT, area.right - area.left);
-    let middle = (area.left + area.right) / 2.0;
-    canvas.text(&title, (middle, area.bottom + 34.0), LABEL)
-}
-
-/// A horizontal axis without words: another chart below has them.
+/// Grid lines across `area`, and where it ends at the bottom.
 pub fn horizontal_grid(canvas: &Canvas, area: Area, ruler: &Ruler) -> Result<(), ChartError> {
     for tick in &ruler.ticks {
         let x = ruler.at_or_start(tick.at);
@@ -60,6 +43,22 @@ pub fn horizontal_grid(canvas: &Canvas, area: Area, ruler: &Ruler) -> Result<(),
     };
     let (left, right) = ((area.left, area.bottom), (area.right, area.bottom));
     canvas.line(&[left, right], base)
+}
+
+/// Tick labels and title below `area`.
+pub fn horizontal_labels(
+    canvas: &Canvas,
+    area: Area,
+    ruler: &Ruler,
+    title: &str,
+) -> Result<(), ChartError> {
+    for tick in &ruler.ticks {
+        let x = ruler.at_or_start(tick.at);
+        canvas.text(&tick.label, (x, area.bottom + 14.0), LABEL)?;
+    }
+    let title = font::fit(title, TEXT, area.right - area.left);
+    let middle = (area.left + area.right) / 2.0;
+    canvas.text(&title, (middle, area.bottom + 34.0), LABEL)
 }
 
 /// Grid lines across `area`, tick labels left of it.

@@ -22,27 +22,36 @@ impl Labels {
         }
     }
 
-    /// Keeps the surroundings of a mark free.
-    pub fn avoid(&mut self, (x, y): Point, radius: f64) {
-        self.taken.push(around((x, y), radius, radius));
+    /// Keeps free what is within `radius` of a line along an axis, or of a point.
+    pub fn avoid(&mut self, [a, b]: [Point; 2], radius: f64) {
+        self.taken.push(Area {
+            left: a.0.min(b.0) - radius,
+            top: a.1.min(b.1) - radius,
+            right: a.0.max(b.0) + radius,
+            bottom: a.1.max(b.1) + radius,
+        });
     }
 
     /// The middle of a label near `at`, at least `clearance` from it; None where all is full.
     pub fn place(&mut self, text: &str, (x, y): Point, clearance: f64) -> Option<Point> {
         let half = font::width(text, SMALL) / 2.0;
-        let (dx, dy) = (clearance + half, clearance + HALF_HEIGHT);
-        let near = [
-            (x + dx, y),
-            (x - dx, y),
-            (x, y - dy),
-            (x, y + dy),
-            (x + 0.8 * dx, y - 0.8 * dy),
-            (x + 0.8 * dx, y + 0.8 * dy),
-            (x - 0.8 * dx, y - 0.8 * dy),
-            (x - 0.8 * dx, y + 0.8 * dy),
-        ];
-        let free = near
+        // Further away there may be room beyond an error bar.
+        let near = [clearance, clearance + 8.0]
             .into_iter()
+            .flat_map(|clearance| {
+                let (dx, dy) = (clearance + half, clearance + HALF_HEIGHT);
+                [
+                    (x + dx, y),
+                    (x - dx, y),
+                    (x, y - dy),
+                    (x, y + dy),
+                    (x + 0.8 * dx, y - 0.8 * dy),
+                    (x + 0.8 * dx, y + 0.8 * dy),
+                    (x - 0.8 * dx, y - 0.8 * dy),
+                    (x - 0.8 * dx, y + 0.8 * dy),
+                ]
+            });
+        let free = near
             .map(|middle| (middle, around(middle, half + 1.0, HALF_HEIGHT)))
             .filter(|(_, area)| contains(self.inside, *area))
             .filter(|(_, area)| !self.taken.iter().any(|t| overlap(*t, *area)));
@@ -117,7 +126,7 @@ mod tests {
         while let Some(at) = labels.place("B=8", (100.0, 50.0), 6.0) {
             taken.push(at);
         }
-        assert!((2..=8).contains(&taken.len()), "{taken:?}");
+        assert!((3..=16).contains(&taken.len()), "{taken:?}");
         assert_eq!(labels.place("B=8", (100.0, 50.0), 6.0), None);
     }
 

@@ -3,7 +3,7 @@
 use super::axis::{self, Axis};
 use super::canvas::{Canvas, Shape, Stroke};
 use super::header::{Entry, Header, Swatch};
-use super::plot::{Along, ErrorBar, Plot};
+use super::plot::{Along, Plot, draw_error_bar};
 use super::theme::{self, BACKGROUND, MUTED};
 use super::{ChartError, Picture, curve, font};
 
@@ -41,7 +41,7 @@ pub struct Reference {
 
 /// A series of more points is a curve without marks and error bars.
 const MOST_MARKED: usize = 60;
-const RADIUS: f64 = 4.0;
+const RADIUS: f64 = 3.6;
 
 impl Lines {
     pub fn picture(&self) -> Result<Picture, ChartError> {
@@ -128,14 +128,12 @@ impl Series {
             return Ok(());
         }
         for point in &points {
-            if let Some(half) = point.half {
-                let along = Along::Y;
-                let bar = ErrorBar { along, half, color };
-                plot.draw_error_bar(canvas, (point.x, point.y), bar)?;
+            if let Some(ends) = plot.error_bar((point.x, point.y), Along::Y, point.half) {
+                draw_error_bar(canvas, ends, color)?;
             }
         }
         for at in line.into_iter().flatten() {
-            canvas.mark(Shape::of(index), at, RADIUS + 1.2, BACKGROUND)?;
+            canvas.mark(Shape::of(index), at, RADIUS + 1.0, BACKGROUND)?;
             canvas.mark(Shape::of(index), at, RADIUS, color)?;
         }
         Ok(())

@@ -65,15 +65,15 @@ impl Panels {
         Canvas::picture(last.bottom + axis::BELOW, |canvas| {
             header.draw(canvas)?;
             for (index, (panel, y)) in panels.iter().zip(&ys).enumerate() {
-                axis::horizontal_grid(canvas, area(index), &x)?;
                 axis::vertical(canvas, area(index), y)?;
+                axis::horizontal_grid(canvas, area(index), &x)?;
                 panel.draw_title(canvas, area(index))?;
                 panel.draw(canvas, area(index), (&x, y))?;
             }
             if panels.is_empty() {
                 axis::no_data(canvas, last)?;
             }
-            axis::horizontal(canvas, last, &x, &self.x_title)
+            axis::horizontal_labels(canvas, last, &x, &self.x_title)
         })
     }
 }

@@ -48,6 +48,17 @@ impl Picture {
             .ok_or_else(|| failed(format!("{width} × {height} pixels are too many")))?;
         let scale = Transform::from_scale(PNG_SCALE as f32, PNG_SCALE as f32);
         resvg::render(&tree, scale, &mut pixels.as_mut());
-        pixels.encode_png().map_err(|e| failed(e.to_string()))
+        encoded(&pixels).map_err(|e| failed(e.to_string()))
     }
+}
+
+/// Pictures have a background: every pixel is opaque, so its colour is what PNG wants.
+fn encoded(pixels: &Pixmap) -> Result<Vec<u8>, png::EncodingError> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, pixels.width(), pixels.height());
+    encoder.set_color(png::ColorType::Rgba);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::Fast);
+    encoder.write_header()?.write_image_data(pixels.data())?;
+    Ok(bytes)
 }

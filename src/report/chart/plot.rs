@@ -22,11 +22,8 @@ pub enum Along {
     Y,
 }
 
-pub struct ErrorBar {
-    pub along: Along,
-    pub half: f64,
-    pub color: Color,
-}
+/// Half the length of the caps of error bars.
+pub const CAP: f64 = 3.0;
 
 impl Plot {
     /// Below a header that ends at `top`; each axis with all the values that it must show.
@@ -58,39 +55,43 @@ impl Plot {
     }
 
     pub fn draw_axes(&self, canvas: &Canvas, x: &Axis, y: &Axis) -> Result<(), ChartError> {
-        axis::horizontal(canvas, self.area, &self.x, &x.title)?;
         axis::vertical(canvas, self.area, &self.y)?;
+        axis::horizontal_grid(canvas, self.area, &self.x)?;
+        axis::horizontal_labels(canvas, self.area, &self.x, &x.title)?;
         axis::vertical_title(canvas, self.area, &y.title)
     }
 
-    /// Draws a bar that ends where the axis does if the interval goes on.
-    pub fn draw_error_bar(
+    /// The ends of an error bar, which stops where the axis does. None where there is none to draw.
+    pub fn error_bar(
         &self,
-        canvas: &Canvas,
         (x, y): (f64, f64),
-        bar: ErrorBar,
-    ) -> Result<(), ChartError> {
-        let (Some(half), Some(at)) = (drawable(bar.half), self.at(x, y)) else {
-            return Ok(());
-        };
+        along: Along,
+        half: Option<f64>,
+    ) -> Option<[Point; 2]> {
+        let (half, at) = (drawable(half?)?, self.at(x, y)?);
         let ends = |ruler: &Ruler, value: f64| {
             [
                 ruler.at_or_start(value - half),
                 ruler.at_or_end(value + half),
             ]
         };
-        let (ends, cap) = match bar.along {
-            Along::X => (ends(&self.x, x).map(|x| (x, at.1)), (0.0, 3.0)),
-            Along::Y => (ends(&self.y, y).map(|y| (at.0, y)), (3.0, 0.0)),
-        };
-        let stroke = Stroke {
-            color: bar.color,
-            width: 1.2,
-        };
-        canvas.line(&ends, stroke)?;
-        for (x, y) in ends {
-            canvas.line(&[(x - cap.0, y - cap.1), (x + cap.0, y + cap.1)], stroke)?;
-        }
-        Ok(())
+        Some(match along {
+            Along::X => ends(&self.x, x).map(|x| (x, at.1)),
+            Along::Y => ends(&self.y, y).map(|y| (at.0, y)),
+        })
     }
+}
+
+/// Draws an error bar with its caps.
+pub fn draw_error_bar(canvas: &Canvas, ends: [Point; 2], color: Color) -> Result<(), ChartError> {
+    let stroke = Stroke { color, width: 1.2 };
+    canvas.line(&ends, stroke)?;
+    let cap = match ends[0].0 == ends[1].0 {
+        true => (CAP, 0.0),
+        false => (0.0, CAP),
+    };
+    for (x, y) in ends {
+        canvas.line(&[(x - cap.0, y - cap.1), (x + cap.0, y + cap.1)], stroke)?;
+    }
+    Ok(())
 }

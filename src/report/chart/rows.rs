@@ -74,7 +74,8 @@ impl Rows {
     }
 
     pub fn draw(&self, canvas: &Canvas, title: &str, kind: &str) -> Result<(), ChartError> {
-        axis::horizontal(canvas, self.area, &self.x, title)?;
+        axis::horizontal_grid(canvas, self.area, &self.x)?;
+        axis::horizontal_labels(canvas, self.area, &self.x, title)?;
         let label = Type {
             size: SMALL,
             color: INK,

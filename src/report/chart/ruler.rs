@@ -64,7 +64,7 @@ enum Spacing {
 const ROOM: f64 = 0.05;
 /// Least distance between two labels beside each other, and of the middles of two above each other.
 const APART: f64 = 12.0;
-const LINE: f64 = 26.0;
+const LINE: f64 = 20.0;
 
 impl Ruler {
     /// Left to right.
@@ -84,7 +84,7 @@ impl Ruler {
         values: impl Iterator<Item = f64>,
         (bottom, top): (f64, f64),
     ) -> Self {
-        let most = ((bottom - top) / 40.0) as usize;
+        let most = ((bottom - top) / 45.0).max(4.0) as usize;
         Self::new(scale, values, (bottom, top)).with_ticks(scale, most, |_, _| LINE)
     }
 

@@ -197,6 +197,7 @@ fn every_colour_is_one_of_the_theme() {
         theme::MUTED,
         theme::GRID,
         theme::BACKGROUND,
+        theme::DELAY,
         theme::WASTE,
     ]);
     let known: Vec<_> = known.into_iter().map(theme::hex).collect();

@@ -9,7 +9,7 @@ use super::canvas::{Canvas, Point, SMALL, Shape, Stroke, Type};
 use super::curve;
 use super::header::{Entry, Header, Swatch};
 use super::labels::Labels;
-use super::plot::{Along, ErrorBar, Plot};
+use super::plot::{Along, CAP, Plot, draw_error_bar};
 use super::theme::{self, BACKGROUND, INK, MUTED};
 use super::{ChartError, Picture, font};
 
@@ -75,6 +75,14 @@ struct Placed<'a> {
     at: Point,
     group: usize,
     mark: &'a Mark,
+}
+
+impl Placed<'_> {
+    fn error_bars(&self, plot: &Plot) -> [Option<[Point; 2]>; 2] {
+        let mark = self.mark;
+        let bar = |along, half| plot.error_bar((mark.x, mark.y), along, half);
+        [bar(Along::X, mark.x_half), bar(Along::Y, mark.y_half)]
+    }
 }
 
 impl Scatter {
@@ -156,8 +164,12 @@ impl Scatter {
         curve::draw(canvas, std::slice::from_ref(&line), MUTED)?;
         let cloud = placed.len() > CLOUD;
         let radius = if cloud { SMALL_RADIUS } else { RADIUS };
+        let mut labels = Labels::new(plot.area, &line);
         for p in placed.iter().filter(|_| !cloud) {
-            self.draw_error_bars(canvas, plot, p)?;
+            for ends in p.error_bars(plot).into_iter().flatten() {
+                draw_error_bar(canvas, ends, theme::series(p.group))?;
+                labels.avoid(ends, CAP);
+            }
         }
         for p in placed {
             let shape = Shape::of(p.group);
@@ -166,10 +178,7 @@ impl Scatter {
             }
             canvas.mark(shape, p.at, radius, theme::series(p.group))?;
         }
-        let mut labels = Labels::new(plot.area, &line);
-        for p in placed {
-            labels.avoid(p.at, radius);
-        }
+        placed.iter().for_each(|p| labels.avoid([p.at; 2], radius));
         self.draw_knee(canvas, plot, &mut labels)?;
         if cloud {
             return Ok(());
@@ -195,18 +204,6 @@ impl Scatter {
         points.filter_map(|&(x, y)| plot.at(x, y)).collect()
     }
 
-    fn draw_error_bars(&self, canvas: &Canvas, plot: &Plot, p: &Placed) -> Result<(), ChartError> {
-        let color = theme::series(p.group);
-        let bar = |along, half| ErrorBar { along, half, color };
-        if let Some(half) = p.mark.x_half {
-            plot.draw_error_bar(canvas, (p.mark.x, p.mark.y), bar(Along::X, half))?;
-        }
-        if let Some(half) = p.mark.y_half {
-            plot.draw_error_bar(canvas, (p.mark.x, p.mark.y), bar(Along::Y, half))?;
-        }
-        Ok(())
-    }
-
     fn draw_knee(
         &self,
         canvas: &Canvas,
@@ -226,7 +223,7 @@ impl Scatter {
         };
         canvas.ring(at, RING, ring)?;
         draw_label(canvas, labels, (&knee.label, INK), (at, RING + 3.0))?;
-        labels.avoid(at, RING);
+        labels.avoid([at; 2], RING);
         Ok(())
     }
 }

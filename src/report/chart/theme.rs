@@ -10,15 +10,22 @@ pub const INK: Color = RGBColor(0x1F, 0x23, 0x28);
 pub const MUTED: Color = RGBColor(0x59, 0x63, 0x6E);
 pub const GRID: Color = RGBColor(0xDD, 0xE2, 0xE7);
 pub const BACKGROUND: Color = RGBColor(0xFF, 0xFF, 0xFF);
-/// Time in which nothing useful happens.
+/// Time before the work begins, and time after it in which nothing useful happens: pale, so that the
+/// work stands out.
+pub const DELAY: Color = RGBColor(0xE3, 0xB6, 0x45);
 pub const WASTE: Color = RGBColor(0xC4, 0xCC, 0xD4);
 
-const DARK: [(Color, &str); 5] = [
+const DARK: [(Color, &str); 9] = [
     (INK, "#E6EDF3"),
     (MUTED, "#9DA7B3"),
     (GRID, "#2F363D"),
     (BACKGROUND, "var(--picture-background, #0D1117)"),
     (WASTE, "#484F58"),
+    // Thin lines of these need more light.
+    (PALETTE[0], "#4A9BE8"),
+    (PALETTE[2], "#4DA97C"),
+    (PALETTE[3], "#CC74B5"),
+    (PALETTE[5], "#A57BFF"),
 ];
 
 /// Blue, orange, green, plum, olive, violet, cyan, grey: at least 3 to 1 against white and against
@@ -63,7 +70,7 @@ impl Phase {
 
     pub fn color(self) -> Color {
         match self {
-            Self::Waiting => PALETTE[4],
+            Self::Waiting => DELAY,
             Self::Prefill => PALETTE[1],
             Self::Decode => PALETTE[0],
             Self::Idle => WASTE,
@@ -128,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_style_sheet_remaps_every_colour_that_is_not_in_the_palette() {
+    fn the_style_sheet_remaps_every_neutral_colour() {
         let css = css();
         for color in [INK, MUTED, GRID, BACKGROUND, WASTE] {
             assert!(css.contains(&format!("[fill=\"{}\"]", hex(color))));
