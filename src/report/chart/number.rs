@@ -8,9 +8,9 @@ const SUFFIXES: [(f64, &str); 4] = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "
 /// Below 1e-30 everything is zero.
 pub fn drawable(value: f64) -> Option<f64> {
     match value.abs() {
-        v if !(v <= 1e30) => None,
-        v if v < 1e-30 => Some(0.0),
-        _ => Some(value),
+        0.0..1e-30 => Some(0.0),
+        1e-30..=1e30 => Some(value),
+        _ => None,
     }
 }
 

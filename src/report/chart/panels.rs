@@ -138,7 +138,9 @@ mod tests {
     use super::super::checks::{HARD_LABELS, HARD_NUMBERS, check};
     use super::*;
 
-    fn panel(title: &str, lines: &[(&str, &[(f64, Option<f64>)])]) -> Panel {
+    type Sample = (f64, Option<f64>);
+
+    fn panel(title: &str, lines: &[(&str, &[Sample])]) -> Panel {
         let lines = lines.iter().map(|(name, points)| PanelLine {
             name: (*name).into(),
             points: points.to_vec(),

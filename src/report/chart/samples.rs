@@ -148,9 +148,9 @@ fn panels() -> Panels {
             })
             .collect(),
     };
-    let panel = |title: &str, range, lines| Panel {
+    let panel = |title: &str, range: Option<_>, lines| Panel {
         title: title.into(),
-        scale: if range == None {
+        scale: if range.is_none() {
             Scale::Fitted
         } else {
             Scale::FromZero
