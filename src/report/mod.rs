@@ -1,6 +1,7 @@
 //! What people get: tables on the terminal, and a folder with report.html and its pictures,
 //! summary.csv, cells.jsonl, requests/, samples/ and report.json.
 
+pub mod chart;
 mod columns;
 mod csv;
 mod folder;
