@@ -36,7 +36,17 @@ impl Objective {
         matches!(self, Self::Throughput | Self::Goodput)
     }
 
-    /// With its unit, before which a number stands.
+    /// As it is wanted.
+    fn wanted(self) -> &'static str {
+        match self {
+            Self::Throughput => "higher throughput",
+            Self::Goodput => "higher goodput",
+            Self::Energy => "lower energy",
+            Self::Latency => "lower mean latency",
+        }
+    }
+
+    /// Its unit, after a number.
     pub fn unit(self) -> &'static str {
         match self {
             Self::Throughput => "tok/s",
@@ -410,10 +420,10 @@ impl Advice<'_> {
             self.considered
         );
         if pick.tied > 1 {
-            let unit = then.unit();
             text += &format!(
-                " ({} of them cannot be told apart; this one was taken for its {unit})",
-                pick.tied
+                " ({} of them cannot be told apart; this one was taken for its {})",
+                pick.tied,
+                then.wanted()
             );
         }
         if let Some(next) = &pick.runner_up {

@@ -19,7 +19,7 @@ pub use advice::{
     Advice, Arrivals, Candidate, Objective, Obstacle, Pick, RunnerUp, Scenario, advise, goodput,
     obstacles, over_saturated, with_interval,
 };
-pub use comparison::{ComparedCell, Comparison, compare};
+pub use comparison::{ComparedCell, Comparison, Pair, compare};
 pub use costs::{IdleCost, PaddingCost, idle_costs, padding_costs};
 pub use estimate::{
     BATCH_SIZE, Block, ENERGY, Estimate, LATENCY, Order, QUEUE, Quantity, THROUGHPUT,

@@ -1,10 +1,12 @@
 //! The subcommands: each turns its arguments into a checked configuration and calls the library.
 
+mod advice_args;
 mod engine_args;
 mod generate;
 mod gpu;
 mod gpu_load;
 mod prompt_args;
+mod report;
 mod sweep;
 mod sweep_args;
 
@@ -26,6 +28,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Sweep(Box<sweep_args::SweepArgs>),
+    Report(report::ReportArgs),
     Generate(generate::GenerateArgs),
     Gpu(gpu::GpuArgs),
 }
@@ -33,6 +36,7 @@ enum Command {
 pub fn run() -> anyhow::Result<()> {
     let ran = match parse()?.command {
         Some(Command::Sweep(args)) => sweep::run(&args),
+        Some(Command::Report(args)) => report::run(&args),
         Some(Command::Generate(args)) => generate::run(&args),
         Some(Command::Gpu(args)) => gpu::run(&args),
         None => print(&Cli::command().render_help().to_string()),

@@ -34,6 +34,8 @@ pub struct PromptArgs {
 /// Prompts as texts, under their label.
 pub struct Texts {
     pub label: String,
+    /// The option that asks for them, and its value.
+    pub option: [String; 2],
     source: Source,
 }
 
@@ -103,6 +105,7 @@ impl Texts {
     fn random(mix: &LengthMix) -> Self {
         Self {
             label: format!("random tokens: {mix}"),
+            option: ["--input-len".into(), mix.to_string()],
             source: Source::Random(mix.clone()),
         }
     }
@@ -117,6 +120,7 @@ impl Texts {
                     format!("{head}… ({count} characters, {:08x})", digest(prompt))
                 }
             },
+            option: ["--prompt".into(), prompt.into()],
             source: Source::Lines(vec![prompt.into()]),
         }
     }
@@ -134,6 +138,7 @@ impl Texts {
         }
         Ok(Self {
             label: format!("{shown} ({} prompts, {:08x})", lines.len(), digest(&text)),
+            option: ["--prompt-file".into(), shown.to_string()],
             source: Source::Lines(lines),
         })
     }

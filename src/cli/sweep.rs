@@ -20,8 +20,8 @@ use batchlab::sweep::{
 use batchlab::telemetry::{GpuId, GpuInfo, GpuSample, NvmlSource, Sampler};
 use serde_json::json;
 
-use super::print;
 use super::sweep_args::{Asked, SweepArgs};
+use super::{print, report};
 
 /// Times that Ctrl-C was pressed.
 static STOPS: AtomicUsize = AtomicUsize::new(0);
@@ -48,7 +48,7 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
 
     let config = config(&model, runner.as_ref(), &asked.grids, &options);
     let (folder, mut results) = open_folder(args, &config)?;
-    let header = header(runner.as_ref(), config, gpu, cells.len());
+    let header = header(args, &asked, runner.as_ref(), config, gpu);
     let mut keeper = Keeper {
         progress: Progress::start(cells.len(), results.len()),
         folder,
@@ -78,13 +78,13 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
     let printed = print(&tables(&results));
     let outcome = outcome?;
     written?;
+    printed?;
+    if !results.is_empty() {
+        report::conclude(keeper.folder.path(), &args.advice)?;
+    }
     let path = keeper.folder.path().display();
     match outcome {
-        Outcome::Complete => {
-            printed?;
-            eprintln!("results: {path}");
-            Ok(())
-        }
+        Outcome::Complete => Ok(()),
         Outcome::Interrupted => Err(Error::Interrupted(format!(
             "{} of {} cells are kept; go on with --resume --output {path}",
             results.len(),
@@ -182,12 +182,14 @@ fn open_folder(
 }
 
 fn header(
+    args: &SweepArgs,
+    asked: &Asked,
     runner: &dyn Runner,
     config: serde_json::Value,
     gpu: Option<GpuInfo>,
-    cells_total: usize,
 ) -> Header {
     let layout = runner.kv_layout();
+    let prompt_options = asked.texts.iter();
     Header {
         format: Header::FORMAT,
         batchlab_version: env!("CARGO_PKG_VERSION").into(),
@@ -205,7 +207,11 @@ fn header(
             bytes: runner.kv_pages() * layout.bytes_per_page(),
         },
         config,
-        cells_total,
+        cells_total: all_cells(&asked.grids).len(),
+        engine_options: args.engine.as_options(runner),
+        prompt_options: prompt_options
+            .map(|t| (t.label.clone(), t.option.to_vec()))
+            .collect(),
     }
 }
 

@@ -8,6 +8,7 @@ use batchlab::sweep::{Experiment, Grid, LoadChoice, MeasureOptions, PolicyKind, 
 use batchlab::workload::LengthMix;
 use clap::ValueEnum;
 
+use super::advice_args::AdviceArgs;
 use super::engine_args::EngineArgs;
 use super::prompt_args::{PromptArgs, Texts};
 
@@ -27,6 +28,8 @@ pub struct SweepArgs {
     pub prompts: PromptArgs,
     #[command(flatten)]
     measure: MeasureArgs,
+    #[command(flatten)]
+    pub advice: AdviceArgs,
     #[command(flatten)]
     pub results: ResultsArgs,
     #[command(flatten)]

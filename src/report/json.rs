@@ -1,5 +1,7 @@
 //! report.json: what was measured, with what, and all cells.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -44,6 +46,10 @@ pub struct Header {
     /// Everything that `--resume` demands to be the same, the seed among it.
     pub config: Value,
     pub cells_total: usize,
+    /// Options that ask for the same model on the same device.
+    pub engine_options: Vec<String>,
+    /// For each label of `config`'s prompts, the options that ask for them.
+    pub prompt_options: BTreeMap<String, Vec<String>>,
 }
 
 impl Header {

@@ -7,14 +7,20 @@ mod csv;
 mod folder;
 mod json;
 mod machine;
+mod page;
 
 mod progress;
+mod remeasure;
 mod saved;
 mod table;
+mod words;
 
 pub use folder::{ResultsFolder, default_folder, write_atomically};
 pub use json::{Header, KvInfo, Report, Status};
 pub use machine::Machine;
+pub use page::{KernelTimes, write_page};
 pub use progress::Progress;
+pub use remeasure::remeasure;
 pub use saved::SavedSweep;
 pub use table::{comparison, dry_run, tables};
+pub use words::{comparison_of_sweeps, expectations, picks};

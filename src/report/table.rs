@@ -215,7 +215,8 @@ pub fn comparison(rows: &[ComparedQuantity]) -> String {
     table.to_string()
 }
 
-fn empty(header: Vec<&str>) -> Table {
+/// A table with this header and no rows.
+pub(super) fn empty(header: Vec<&str>) -> Table {
     let mut table = Table::new();
     table
         .load_style(STYLE)
