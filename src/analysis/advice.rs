@@ -396,48 +396,51 @@ fn margin(cell: &Measured, slo: Slo) -> Option<(Slo, f64, usize)> {
 }
 
 impl Advice<'_> {
-    /// Why this pick, or why none, in one or two sentences with the numbers.
-    pub fn reason(&self) -> String {
+    /// Why this pick, or why none, with the numbers.
+    pub fn reasons(&self) -> Vec<String> {
+        match (&self.pick, &self.nearest) {
+            (Some(pick), _) => self.reasons_for(pick),
+            (None, Some((cell, obstacle))) => vec![format!(
+                "no feasible configuration: none of {} cells keeps {}; nearest is {}, where {obstacle}",
+                self.considered,
+                self.scenario.limits(),
+                cell.result.cell
+            )],
+            (None, None) => {
+                let unit = self.scenario.objective.unit();
+                vec![format!("no cell knows {unit}, so none can be chosen")]
+            }
+        }
+    }
+
+    fn reasons_for(&self, pick: &Pick<'_>) -> Vec<String> {
         let Scenario {
             objective, then, ..
         } = &self.scenario;
-        let Some(pick) = &self.pick else {
-            return match &self.nearest {
-                Some((cell, obstacle)) => format!(
-                    "no feasible configuration: none of {} cells keeps {}; nearest is {}, where {obstacle}",
-                    self.considered,
-                    self.scenario.limits(),
-                    cell.result.cell
-                ),
-                None => format!("no cell knows {}, so none can be chosen", objective.unit()),
-            };
-        };
-        let mut text = format!(
+        let mut reasons = vec![format!(
             "{} {}, the best of {} feasible cells of {}",
             with_interval(&pick.chosen.value),
             objective.unit(),
             self.feasible,
             self.considered
-        );
+        )];
         if pick.tied > 1 {
-            text += &format!(
-                " ({} of them cannot be told apart; this one was taken for its {})",
+            reasons.push(format!(
+                "{} of them cannot be told apart; this one was taken for its {}",
                 pick.tied,
                 then.wanted()
-            );
+            ));
         }
-        if let Some(next) = &pick.runner_up {
-            text += &format!("; {}", next.words(&pick.chosen));
-        }
+        reasons.extend(pick.runner_up.as_ref().map(|next| next.words(&pick.chosen)));
         for (slo, p99, n) in &pick.margins {
-            text += &format!(
-                "; p99 {} {} of {} ms allowed (n = {n})",
+            reasons.push(format!(
+                "p99 {} {} of {} ms allowed (n = {n})",
                 slo.metric,
                 short(Some(*p99)),
                 slo.limit_ms
-            );
+            ));
         }
-        text
+        reasons
     }
 }
 

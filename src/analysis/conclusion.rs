@@ -91,6 +91,6 @@ fn pick(advice: &Advice<'_>) -> String {
             short(Some(pick.chosen.value.mean)),
             advice.scenario.objective.unit()
         ),
-        None => format!("For {name}: {}.", advice.reason()),
+        None => format!("For {name}: {}.", advice.reasons().join("; ")),
     }
 }

@@ -25,11 +25,12 @@ pub fn picks(header: &Header, advice: &[Advice<'_>]) -> String {
     let mut table = empty(vec!["use", "pick"]);
     for a in advice {
         let mut text = match &a.pick {
-            None => format!("{}.", a.reason()),
+            None => format!("{}.", a.reasons().join("; ")),
             Some(pick) => {
                 let result = &pick.chosen.cell.result;
                 let again = remeasure(header, result);
-                format!("{}\n{}.\nagain: {again}", result.cell, a.reason())
+                let reasons = a.reasons().join("; ");
+                format!("{}\n{reasons}.\nagain: {again}", result.cell)
             }
         };
         if a.other_arrivals {

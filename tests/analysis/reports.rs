@@ -105,18 +105,49 @@ fn a_page_is_whole_escaped_and_needs_nothing_else() {
     }
     write(&folder, &cells, &[]);
     let page = page(&folder);
-    assert!(!page.contains("<script") && page.contains("&lt;script&gt;"), "not escaped");
-    assert!(!page.contains("<b>bold") && page.contains("&lt;b&gt;bold"), "not escaped");
+    assert!(
+        !page.contains("<script") && page.contains("&lt;script&gt;"),
+        "not escaped"
+    );
+    assert!(
+        !page.contains("<b>bold") && page.contains("&lt;b&gt;bold"),
+        "not escaped"
+    );
     // Links only within the page and to its pictures; no style, font or script from elsewhere.
-    for link in page.split(" href=\"").skip(1).chain(page.split(" src=\"").skip(1)) {
-        assert!(link.starts_with('#') || link.starts_with("pictures/"), "{}", &link[..40]);
+    for link in page
+        .split(" href=\"")
+        .skip(1)
+        .chain(page.split(" src=\"").skip(1))
+    {
+        assert!(
+            link.starts_with('#') || link.starts_with("pictures/"),
+            "{}",
+            &link[..40]
+        );
     }
     assert!(!page.contains("@import") && !page.contains("url("));
-    for link in page.split(" href=\"").skip(1).filter(|l| l.starts_with("pictures/")) {
+    for link in page
+        .split(" href=\"")
+        .skip(1)
+        .filter(|l| l.starts_with("pictures/"))
+    {
         let file = folder.join(&link[..link.find('"').unwrap()]);
-        assert!(file.metadata().is_ok_and(|m| m.len() > 500), "{}", file.display());
+        assert!(
+            file.metadata().is_ok_and(|m| m.len() > 500),
+            "{}",
+            file.display()
+        );
     }
-    for id in ["conclusion", "picks", "verdicts", "cells", "how", "trade-off-1", "scaling", "kv-cache"] {
+    for id in [
+        "conclusion",
+        "picks",
+        "verdicts",
+        "cells",
+        "how",
+        "trade-off-1",
+        "scaling",
+        "kv-cache",
+    ] {
         assert!(page.contains(&format!("id=\"{id}\"")), "{id}");
     }
     // Every picture has its numbers.
@@ -137,7 +168,10 @@ fn poor_sweeps_still_make_a_page() {
     let cases: [(&str, Vec<Measured>); 4] = [
         ("no cell", vec![]),
         ("one cell", vec![cell(0, closed(1), SHAPE)]),
-        ("all failed", vec![cell(0, closed(1), failed), cell(1, closed(4), failed)]),
+        (
+            "all failed",
+            vec![cell(0, closed(1), failed), cell(1, closed(4), failed)],
+        ),
         ("one open load", vec![cell(0, poisson(4, 10.0), open)]),
     ];
     for (name, cells) in cases {
@@ -145,7 +179,10 @@ fn poor_sweeps_still_make_a_page() {
         let folder = dir.path().join("r");
         write(&folder, &cells, &[]);
         let page = page(&folder);
-        assert!(page.contains("no feasible configuration") || name.starts_with("one"), "{name}");
+        assert!(
+            page.contains("no feasible configuration") || name.starts_with("one"),
+            "{name}"
+        );
         assert!(!page.contains("NaN") && !page.contains("inf "), "{name}");
     }
 }
@@ -178,14 +215,24 @@ fn missing_requests_and_cells_are_told_and_damage_is_named() {
     assert!(refused("report.json", "[1]").contains("report.json is damaged"));
     assert!(refused("report.json", "{}").contains("is no report of batchlab"));
     let old = refused("report.json", "{\"batchlab_version\": \"0.1.0\"}");
-    assert!(old.contains("results of format 1") && old.contains("measure again"), "{old}");
+    assert!(
+        old.contains("results of format 1") && old.contains("measure again"),
+        "{old}"
+    );
     assert!(refused("cells.jsonl", "{}\n").contains("line 1 is damaged"));
-    assert!(refused("requests/cell-0002.csv", "run,id\nx,y\n").contains("cell-0002.csv is damaged"));
+    assert!(
+        refused("requests/cell-0002.csv", "run,id\nx,y\n").contains("cell-0002.csv is damaged")
+    );
     let line = std::fs::read_to_string(folder.join("cells.jsonl")).unwrap();
     let first = line.lines().next().unwrap();
     assert!(refused("cells.jsonl", &format!("{first}\n{first}\n")).contains("cell 0 twice"));
-    let nowhere = SavedSweep::open(&dir.path().join("nowhere")).unwrap_err().to_string();
-    assert!(nowhere.contains("give the --output of a sweep"), "{nowhere}");
+    let nowhere = SavedSweep::open(&dir.path().join("nowhere"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        nowhere.contains("give the --output of a sweep"),
+        "{nowhere}"
+    );
 }
 
 #[test]

@@ -60,10 +60,17 @@ fn what_day2_expects_of_batch_sizes_holds_where_it_is_so() {
         latency.numbers,
         "batch 1 100.0 ±0.480 ms, batch 4 110.0 ±0.480 ms, batch 8 130.0 ±0.480 ms"
     );
-    assert!(latency.why.contains("batch 4 by 10.00 %"), "{}", latency.why);
+    assert!(
+        latency.why.contains("batch 4 by 10.00 %"),
+        "{}",
+        latency.why
+    );
     let work = verdict(&cells, "far less");
     // (130 − 10) / (100 − 10): decode steps without their prefill.
-    assert_eq!(work.numbers, "8.00× the rows: prefill takes 1.00× as long, a decode step 1.33×");
+    assert_eq!(
+        work.numbers,
+        "8.00× the rows: prefill takes 1.00× as long, a decode step 1.33×"
+    );
 }
 
 #[test]
@@ -71,18 +78,28 @@ fn the_contrary_is_said_and_so_is_doubt() {
     let faster = ladder([100.0, 90.0, 130.0], 1.0);
     let v = verdict(&faster, "lowest latency");
     assert_eq!(v.ruling, Ruling::DoesNotHold);
-    assert!(v.why.contains("batch 4 is -10.00 % from batch 1"), "{}", v.why);
+    assert!(
+        v.why.contains("batch 4 is -10.00 % from batch 1"),
+        "{}",
+        v.why
+    );
     // Noise of ±60 ms on 20 batches: ±28 ms, so 10 ms cannot be told, 400 ms can.
     let noisy = ladder([100.0, 110.0, 500.0], 60.0);
     assert_eq!(ruling(&noisy, "lowest latency"), Ruling::CannotTell);
-    assert_eq!(ruling(&noisy, "more throughput and more latency"), Ruling::Holds);
+    assert_eq!(
+        ruling(&noisy, "more throughput and more latency"),
+        Ruling::Holds
+    );
     // Eight times the work in eight times the time.
     let full = ladder([100.0, 370.0, 730.0], 1.0);
     assert_eq!(ruling(&full, "far less than B times"), Ruling::DoesNotHold);
     assert_eq!(ruling(&full, "highest throughput"), Ruling::Holds);
     let slower = ladder([100.0, 500.0, 1000.0], 1.0);
     assert_eq!(ruling(&slower, "highest throughput"), Ruling::DoesNotHold);
-    assert_eq!(ruling(&slower, "more throughput and more latency"), Ruling::DoesNotHold);
+    assert_eq!(
+        ruling(&slower, "more throughput and more latency"),
+        Ruling::DoesNotHold
+    );
 }
 
 #[test]
@@ -110,7 +127,13 @@ fn three_batches_of_one_run_tell_nothing_and_three_runs_do() {
     let v = verdict(&once, "lowest latency");
     assert_eq!(v.ruling, Ruling::CannotTell);
     assert!(v.why.contains("--num-runs 5"), "{}", v.why);
-    let runs = |rows, ms: f64| [short(rows, ms), short(rows, ms + 1.0), short(rows, ms + 2.0)];
+    let runs = |rows, ms: f64| {
+        [
+            short(rows, ms),
+            short(rows, ms + 1.0),
+            short(rows, ms + 2.0),
+        ]
+    };
     let repeated = [
         cell_of_runs(0, closed(1), &runs(1, 100.0)),
         cell_of_runs(1, closed(8), &runs(8, 200.0)),
@@ -131,8 +154,14 @@ fn kv_memory_is_linear_within_two_percent() {
             cell(1, closed(8), shape(8, pages[1])),
         ]
     };
-    assert_eq!(ruling(&with_pages([100, 800]), "grows linearly"), Ruling::Holds);
-    assert_eq!(ruling(&with_pages([100, 816]), "grows linearly"), Ruling::Holds);
+    assert_eq!(
+        ruling(&with_pages([100, 800]), "grows linearly"),
+        Ruling::Holds
+    );
+    assert_eq!(
+        ruling(&with_pages([100, 815]), "grows linearly"),
+        Ruling::Holds
+    );
     let v = verdict(&with_pages([100, 817]), "grows linearly");
     assert_eq!(v.ruling, Ruling::DoesNotHold);
     // 100 of 1000 pages of a pool of 1000 MiB.
@@ -153,7 +182,10 @@ fn few_requests_under_static_and_dynamic() {
         };
         cell(0, spec, shape)
     };
-    let cells = [at(PolicyKind::Static, 3000.0), at(PolicyKind::Dynamic, 10.0)];
+    let cells = [
+        at(PolicyKind::Static, 3000.0),
+        at(PolicyKind::Dynamic, 10.0),
+    ];
     let v = verdict(&cells, "static batching");
     assert_eq!(v.ruling, Ruling::Holds);
     assert_eq!(
@@ -191,13 +223,33 @@ fn a_window_buys_rows_with_waiting() {
         };
         let mut spec = poisson(8, 50.0);
         spec.window_ms = Some(window);
-        cell_of_runs(0, spec, &[one(rows, queue), one(rows, queue + 0.1), one(rows + 1, queue)])
+        cell_of_runs(
+            0,
+            spec,
+            &[
+                one(rows, queue),
+                one(rows, queue + 0.1),
+                one(rows + 1, queue),
+            ],
+        )
     };
     let claim = "buys larger batches";
-    assert_eq!(ruling(&[varied(0.0, 1, 2.0), varied(50.0, 5, 40.0)], claim), Ruling::Holds);
-    assert_eq!(ruling(&[varied(0.0, 5, 2.0), varied(50.0, 1, 40.0)], claim), Ruling::DoesNotHold);
-    assert_eq!(ruling(&[varied(0.0, 1, 40.0), varied(50.0, 5, 2.0)], claim), Ruling::DoesNotHold);
-    assert_eq!(ruling(&[varied(0.0, 2, 2.0), varied(50.0, 2, 40.0)], claim), Ruling::CannotTell);
+    assert_eq!(
+        ruling(&[varied(0.0, 1, 2.0), varied(50.0, 5, 40.0)], claim),
+        Ruling::Holds
+    );
+    assert_eq!(
+        ruling(&[varied(0.0, 5, 2.0), varied(50.0, 1, 40.0)], claim),
+        Ruling::DoesNotHold
+    );
+    assert_eq!(
+        ruling(&[varied(0.0, 1, 40.0), varied(50.0, 5, 2.0)], claim),
+        Ruling::DoesNotHold
+    );
+    assert_eq!(
+        ruling(&[varied(0.0, 2, 2.0), varied(50.0, 2, 40.0)], claim),
+        Ruling::CannotTell
+    );
     assert_eq!(ruling(&[at(0.0, 2, 2.0)], claim), Ruling::CannotTell);
 }
 
@@ -256,7 +308,12 @@ fn padding_and_idle_rows_cost_what_they_cost() {
     let v = verdict(&cells, "idles until the slowest");
     assert_eq!(v.ruling, Ruling::Holds);
     // 10 of 20 row-steps; half of 90 ms of decoding, shared by 4 requests.
-    assert!(v.numbers.contains("50.00 % of the row-steps are idle, 11.25 ms"), "{}", v.numbers);
+    assert!(
+        v.numbers
+            .contains("50.00 % of the row-steps are idle, 11.25 ms"),
+        "{}",
+        v.numbers
+    );
 }
 
 #[test]

@@ -81,7 +81,7 @@ struct PageAdvice<'a> {
     limits: String,
     source: &'a str,
     setting: Option<String>,
-    reason: String,
+    reasons: Vec<String>,
     other_arrivals: bool,
     command: Option<String>,
 }
@@ -181,7 +181,7 @@ fn advice<'a>(header: &Header, analysis: &'a Analysis<'_>) -> Vec<PageAdvice<'a>
             limits: advice.scenario.limits(),
             source: advice.scenario.source,
             setting: cell.map(|c| c.cell.to_string()),
-            reason: advice.reason(),
+            reasons: advice.reasons(),
             other_arrivals: advice.other_arrivals,
             command: cell.map(|c| remeasure(header, c)),
         }

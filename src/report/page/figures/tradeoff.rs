@@ -5,7 +5,8 @@ use super::super::figure::{Drawn, Figure, NumberTable};
 use super::setting;
 use crate::analysis::{Analysis, Estimate, LATENCY, Quantity, THROUGHPUT, TradeOff};
 use crate::number::short;
-use crate::sweep::Measured;
+use crate::scheduler::Padding;
+use crate::sweep::{CellSpec, Measured};
 
 pub fn draw(analysis: &Analysis<'_>) -> Drawn {
     let with_choice = analysis.trade_offs.iter().filter(|t| t.cells.len() > 1);
@@ -61,14 +62,39 @@ fn marks(t: &TradeOff<'_>, size: usize) -> Vec<Mark> {
         .map(|(c, p)| Mark {
             x: p.throughput,
             y: p.latency,
-            label: match c.result.request_rate {
-                None => setting(&c.result.cell),
-                Some(rate) => format!("{}, {} req/s", setting(&c.result.cell), short(Some(rate))),
-            },
+            label: label(t, c),
             x_half: half(c, THROUGHPUT),
             y_half: half(c, LATENCY),
         })
         .collect()
+}
+
+/// What tells the mark from the others of its colour: the load where there are several, else the
+/// setting.
+fn label(t: &TradeOff<'_>, cell: &Measured) -> String {
+    let CellSpec {
+        policy,
+        batch_size,
+        window_ms,
+        padding,
+        ..
+    } = cell.result.cell;
+    let same = |c: &&&Measured| {
+        let other = &c.result.cell;
+        (
+            other.policy,
+            other.batch_size,
+            other.window_ms,
+            other.padding,
+        ) == (policy, batch_size, window_ms, padding)
+    };
+    match (cell.result.request_rate, window_ms) {
+        (Some(rate), _) if t.cells.iter().filter(same).count() > 1 => {
+            format!("{} req/s", short(Some(rate)))
+        }
+        (_, Some(window)) if padding == Padding::Padded => format!("{window} ms"),
+        _ => setting(&cell.result.cell),
+    }
 }
 
 fn half(cell: &Measured, quantity: Quantity<'_>) -> Option<f64> {
