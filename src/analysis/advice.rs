@@ -32,8 +32,12 @@ pub enum Objective {
 }
 
 impl Objective {
-    fn higher_is_better(self) -> bool {
-        matches!(self, Self::Throughput | Self::Goodput)
+    /// Times this, less is better.
+    fn sign(self) -> f64 {
+        match self {
+            Self::Throughput | Self::Goodput => -1.0,
+            Self::Energy | Self::Latency => 1.0,
+        }
     }
 
     /// As it is wanted.
@@ -280,6 +284,8 @@ pub struct Pick<'a> {
     pub chosen: Candidate<'a>,
     /// Cells that the objective cannot tell from the best one, the chosen one among them.
     pub tied: usize,
+    /// What decided between them.
+    pub decided_by: Objective,
     /// The next best.
     pub runner_up: Option<RunnerUp<'a>>,
     /// For each limit: the p99 of the worst run, and how many requests that run had.
@@ -323,11 +329,7 @@ pub fn advise(cells: &[Measured], scenario: Scenario) -> Advice<'_> {
             })
         })
         .collect();
-    let sign = if scenario.objective.higher_is_better() {
-        -1.0
-    } else {
-        1.0
-    };
+    let sign = scenario.objective.sign();
     ranked.sort_by(|a, b| (sign * a.value.mean).total_cmp(&(sign * b.value.mean)));
     Advice {
         considered: judged.len(),
@@ -352,25 +354,25 @@ fn excess(obstacle: &Obstacle) -> f64 {
 fn pick<'a>(ranked: &[Candidate<'a>], scenario: &Scenario) -> Option<Pick<'a>> {
     let best = ranked.first()?;
     let equal = |c: &&Candidate<'_>| {
-        let apart = (c.value.mean - best.value.mean).abs() / best.value.mean.abs();
-        // NaN where both are 0.
-        !(apart > EQUAL) || apart <= NEAR && c.value.against(&best.value) == Order::Unsure
+        let apart = (c.value.mean - best.value.mean).abs();
+        let near = |share: f64| apart <= share * best.value.mean.abs();
+        near(EQUAL) || near(NEAR) && c.value.against(&best.value) == Order::Unsure
     };
     let tied: Vec<&Candidate<'_>> = ranked.iter().filter(equal).collect();
-    let sign = if scenario.then.higher_is_better() {
-        -1.0
-    } else {
-        1.0
+    let by = |objective: Objective, c: &Candidate<'_>| objective.of(c.cell, &scenario.slos);
+    // Energy is not known everywhere; latency is.
+    let decided_by = match tied.iter().all(|c| by(scenario.then, c).is_some()) {
+        true => scenario.then,
+        false => Objective::Latency,
     };
-    let second = |c: &Candidate<'_>| {
-        let value = scenario.then.of(c.cell, &scenario.slos);
-        value.map_or(f64::INFINITY, |v| sign * v.mean)
-    };
+    let sign = decided_by.sign();
+    let second = |c: &Candidate<'_>| by(decided_by, c).map_or(f64::INFINITY, |v| sign * v.mean);
     // The first of equals: the best by the objective.
     let chosen = **tied.iter().min_by(|a, b| second(a).total_cmp(&second(b)))?;
     let next = ranked.iter().find(|c| !std::ptr::eq(c.cell, chosen.cell));
     Some(Pick {
         tied: tied.len(),
+        decided_by,
         runner_up: next.map(|next| RunnerUp {
             candidate: *next,
             difference: chosen.value.minus(&next.value),
@@ -414,13 +416,10 @@ impl Advice<'_> {
     }
 
     fn reasons_for(&self, pick: &Pick<'_>) -> Vec<String> {
-        let Scenario {
-            objective, then, ..
-        } = &self.scenario;
         let mut reasons = vec![format!(
             "{} {}, the best of {} feasible cells of {}",
             with_interval(&pick.chosen.value),
-            objective.unit(),
+            self.scenario.objective.unit(),
             self.feasible,
             self.considered
         )];
@@ -428,7 +427,7 @@ impl Advice<'_> {
             reasons.push(format!(
                 "{} of them cannot be told apart; this one was taken for its {}",
                 pick.tied,
-                then.wanted()
+                pick.decided_by.wanted()
             ));
         }
         reasons.extend(pick.runner_up.as_ref().map(|next| next.words(&pick.chosen)));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use batchlab::analysis::{Analysis, Context, compare};
 use batchlab::report::{
-    KernelTimes, SavedSweep, comparison_of_sweeps, expectations, picks, tables, write_page,
+    KernelTimes, SavedSweep, comparison_of_sweeps, expectations, picks, scaling, tables, write_page,
 };
 use batchlab::sweep::CellResult;
 
@@ -63,7 +63,8 @@ fn finish(
     let analysis = Analysis::of(&saved.cells, &context)?;
     let page = write_page(saved, &analysis, kernels, output)?;
     print(&format!(
-        "{}\n{}\nReport: {}",
+        "{}\n{}\n{}\nReport: {}",
+        scaling(&analysis.scaling),
         expectations(&analysis.verdicts),
         picks(&saved.header, &analysis.advice),
         page.display()

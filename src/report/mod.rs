@@ -23,4 +23,4 @@ pub use progress::Progress;
 pub use remeasure::remeasure;
 pub use saved::SavedSweep;
 pub use table::{comparison, dry_run, tables};
-pub use words::{comparison_of_sweeps, expectations, picks};
+pub use words::{comparison_of_sweeps, expectations, picks, scaling};

@@ -4,8 +4,40 @@ use comfy_table::Table;
 
 use super::table::empty;
 use super::{Header, SavedSweep, remeasure};
-use crate::analysis::{Advice, ComparedCell, Comparison, Order, Pair, Verdict, with_interval};
+use crate::analysis::{
+    Advice, ComparedCell, Comparison, Order, Pair, ScalingPoint, Verdict, with_interval,
+};
 use crate::number::short;
+
+/// How much longer a step takes with more rows, beside the work. Empty without two batch sizes.
+pub fn scaling(points: &[ScalingPoint]) -> String {
+    let Some(first) = points.first() else {
+        return String::new();
+    };
+    let times = |v: f64| format!("{}×", short(Some(v)));
+    let mut table = empty(vec![
+        "rows",
+        "work",
+        "prefill ms",
+        "prefill",
+        "decode step ms",
+        "decode",
+    ]);
+    for p in points {
+        table.add_row([
+            p.rows.to_string(),
+            times(p.work),
+            short(Some(p.prefill_ms)),
+            times(p.prefill_ratio),
+            short(Some(p.decode_ms)),
+            times(p.decode_ratio),
+        ]);
+    }
+    format!(
+        "Time of a full step, in times of batch {}, beside the work\n{table}\n",
+        first.rows
+    )
+}
 
 /// day2's expectations and what the data say.
 pub fn expectations(verdicts: &[Verdict]) -> String {
