@@ -41,7 +41,7 @@ pub fn sections(
     let all = [
         Section {
             title: "Trade-off: latency against throughput",
-            intro: "Every mark is one setting. The frontier joins those that no other setting beats in both; the knee is where more throughput begins to cost more latency than it did on average.",
+            intro: "Every mark is one setting, labelled by its wait window, or by its load where it stands under several. The frontier joins those that no other setting beats in both; the knee is where more throughput begins to cost more latency than it did on average.",
             figures: tradeoff::draw(analysis).map_err(failed)?,
         },
         Section {
