@@ -25,12 +25,19 @@ pub(super) fn api(id: &str) -> Result<ApiRepo, ModelError> {
         .model(id.to_owned()))
 }
 
+/// Fetches config.json alone, unless it is in the cache, and returns the folder that holds it.
+pub(super) fn fetch_config(api: &ApiRepo, id: &str) -> Result<PathBuf, ModelError> {
+    let config = api.get("config.json");
+    Ok(config
+        .map_err(|e| failed(id, "config.json", &e))?
+        .with_file_name(""))
+}
+
 /// Fetches what is not in the cache yet and returns the folder that holds the files.
 pub(super) fn fetch(api: &ApiRepo, id: &str) -> Result<PathBuf, ModelError> {
     let get = |file: &str| api.get(file).map_err(|e| failed(id, file, &e));
-    let config = get("config.json")?;
+    let folder = fetch_config(api, id)?;
     get("tokenizer.json")?;
-    let folder = config.with_file_name("");
     // An index in the cache says that the weights are sharded; asking for the single file, which
     // is in no cache, would need the network.
     let sharded = folder.join(INDEX).exists()
