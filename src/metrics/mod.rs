@@ -1,9 +1,13 @@
 //! From records to the numbers people compare.
 
+mod profile;
 mod records;
+mod roofline;
 mod statistics;
 mod summary;
 
+pub use profile::{Phase, Profile};
 pub use records::{BatchRecord, RequestTimes, StepRecord};
+pub use roofline::{Bound, Ceilings, NetworkSize, Work};
 pub use statistics::{Interval, Statistics, confidence_interval};
 pub use summary::Summary;
