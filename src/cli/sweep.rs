@@ -9,7 +9,8 @@ use batchlab::Error;
 use batchlab::clock::WallClock;
 use batchlab::model::Model;
 use batchlab::report::{
-    KvInfo, Machine, Progress, Report, ResultsFolder, Status, default_folder, dry_run, tables,
+    KvInfo, Machine, MemoryInfo, Progress, Report, ResultsFolder, Status, default_folder, dry_run,
+    tables,
 };
 use batchlab::runner::{Limits, Runner};
 use batchlab::sweep::{
@@ -19,6 +20,7 @@ use batchlab::sweep::{
 use batchlab::telemetry::{GpuId, GpuInfo, GpuSample, NvmlSource, Sampler};
 use serde_json::json;
 
+use super::memory::open_measured;
 use super::print;
 use super::sweep_args::SweepArgs;
 
@@ -41,13 +43,19 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
         .map(|t| t.workload(&model))
         .collect::<Result<Vec<_>, _>>()?;
     let limits = limits(args, &model, &grid, &workloads)?;
-    let mut runner = args.engine.runner(&model, limits)?;
+    let options = args.engine.runner_options(limits);
+    let (mut runner, memory) = open_measured(args.engine.model.device, &model, &options)?;
     let options = args.measure_options(runner.pci_bus_id().is_some())?;
     let clock = WallClock::start();
     let (gpu, sampler) = watch_gpu(runner.as_ref(), &clock);
 
     let (folder, mut results) = open_folder(args, &model, runner.as_ref(), &grid, &options)?;
-    let report = report(&model, runner.as_ref(), &grid, &options, gpu, cells.len());
+    let opened = Opened {
+        runner: runner.as_ref(),
+        memory,
+        gpu,
+    };
+    let report = report(&model, opened, &grid, &options, cells.len());
     let mut keeper = Keeper {
         progress: Progress::start(cells.len(), results.len()),
         folder,
@@ -188,14 +196,25 @@ fn open_folder(
     }
 }
 
+/// The runner as the report describes it.
+struct Opened<'a> {
+    runner: &'a dyn Runner,
+    memory: MemoryInfo,
+    gpu: Option<GpuInfo>,
+}
+
 fn report(
     model: &Model,
-    runner: &dyn Runner,
+    opened: Opened<'_>,
     grid: &Grid,
     options: &MeasureOptions,
-    gpu: Option<GpuInfo>,
     cells_total: usize,
 ) -> Report {
+    let Opened {
+        runner,
+        memory,
+        gpu,
+    } = opened;
     let layout = runner.kv_layout();
     Report {
         batchlab_version: env!("CARGO_PKG_VERSION"),
@@ -210,8 +229,10 @@ fn report(
             kv_bytes_per_token: layout.bytes_per_token(),
             page_size: layout.page_size,
             pages: runner.kv_pages(),
-            bytes: runner.kv_pages() * layout.bytes_per_page(),
+            predicted_bytes: memory.kv.predicted_bytes,
+            allocated_bytes: Some(memory.kv.allocated_bytes),
         },
+        memory,
         config: config(model, runner, grid, options),
         cells_total,
         cells: Vec::new(),

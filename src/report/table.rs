@@ -206,7 +206,7 @@ pub fn comparison(rows: &[ComparedQuantity]) -> String {
     table.to_string()
 }
 
-fn empty(header: Vec<&str>) -> Table {
+pub(super) fn empty(header: Vec<&str>) -> Table {
     let mut table = Table::new();
     table
         .load_style(STYLE)
@@ -217,7 +217,7 @@ fn empty(header: Vec<&str>) -> Table {
 }
 
 /// Numbers to the right; one space between columns is enough.
-fn aligned(mut table: Table) -> Table {
+pub(super) fn aligned(mut table: Table) -> Table {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
         column.set_padding((1, 0));
