@@ -165,7 +165,7 @@ mod tests {
             footprint: Footprint {
                 weights: GIB,
                 scratch: GIB / 4,
-                kv: 4 * 32 << 20,
+                kv: 128 << 20,
             },
             // 1 MiB a page.
             layout: KvLayout {
