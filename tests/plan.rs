@@ -93,7 +93,10 @@ fn without_a_gpu_sizes_are_shown_without_the_fit() {
     plan(&["--batch-size=4", "--seq-len=100"])
         .success()
         .stdout(contains("batchlab-shakespeare").and(contains("fits").not()))
-        .stderr(predicate::str::starts_with("no GPU to fit into").and(contains("--gpu-memory")));
+        .stderr(
+            predicate::str::starts_with("sizes without a fit (no GPU: ")
+                .and(contains("--gpu-memory")),
+        );
 }
 
 #[test]

@@ -90,6 +90,9 @@ fn bound(by: Bound) -> &'static str {
     }
 }
 
+const ABOVE_THE_COPY: &str =
+    "MBU above 100 %: reading alone, or from a cache, is faster than the copy it is compared with";
+
 /// The table and what it says in a sentence.
 pub fn profile(report: &ProfileReport<'_>) -> String {
     let header = [
@@ -143,10 +146,9 @@ pub fn profile(report: &ProfileReport<'_>) -> String {
             report.text("neither_percent")
         ),
     ];
-    let phases = [first.prefill, first.decode];
-    if phases.iter().flatten().any(|p| p.mbu_percent > 100.0) {
-        lines
-            .push("MBU above 100 %: the weights stay in a cache that is faster than memory".into());
+    let mut phases = report.runs.iter().flat_map(|r| [r.prefill, r.decode]);
+    if phases.any(|phase| phase.is_some_and(|p| p.mbu_percent > 100.0)) {
+        lines.push(ABOVE_THE_COPY.into());
     }
     lines.push(match report.runs.len() {
         1 => "1 run after one that is not counted; --num-runs 5 gives intervals".into(),
