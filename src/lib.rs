@@ -5,13 +5,14 @@
 //! workload ─▶ request ─▶ queue ─▶ policy ─▶ scheduler(+KV pages) ─▶ StepPlan ─▶ runner (CPU | CUDA) ─▶ tokens
 //!                                                                                  │
 //!                                                                                  ▼
-//!                      telemetry (NVML, beside it) ─▶ metrics ─▶ sweep ─▶ report
+//!                      telemetry (NVML, beside it) ─▶ metrics ─▶ sweep ─▶ analysis ─▶ report
 //! ```
 //!
 //! There are two seams. A [`batching::Policy`] decides from plain data when a batch leaves and
 //! reserves nothing. A [`runner::Runner`] executes one [`plan::StepPlan`], which is host integers only.
 //! `docs/architecture.md` walks one request through these modules.
 
+pub mod analysis;
 pub mod batching;
 pub mod clock;
 pub mod engine;
@@ -19,6 +20,7 @@ pub mod error;
 pub mod kv;
 pub mod metrics;
 pub mod model;
+pub mod number;
 pub mod plan;
 pub mod report;
 pub mod request;

@@ -3,6 +3,7 @@
 //! Batches here are request-level: a batch runs until its slowest row ends, finished rows idle
 //! beside it, and every row's pages are reserved up front, so that a running batch never fails.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use crate::plan::{RowPlan, StepPlan};
 use crate::request::{FinishReason, Finished, Request, RequestId};
 
 /// How rows of different lengths share a prefill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Padding {
     /// Left-padded to the longest; padded positions are computed and masked, and take KV memory,
@@ -21,6 +22,15 @@ pub enum Padding {
     Padded,
     /// Packed one after another; nothing is wasted.
     Ragged,
+}
+
+impl fmt::Display for Padding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Padded => "padded",
+            Self::Ragged => "ragged",
+        })
+    }
 }
 
 /// What one step and one row may hold.

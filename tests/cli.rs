@@ -186,7 +186,9 @@ fn a_sweep_prints_its_tables_and_can_be_resumed() {
         .args(["--resume", "--output-len=3"])
         .assert()
         .code(2)
-        .stderr(contains("grid.output_lens is [\"4\",\"3\"], was [\"4\"]"));
+        .stderr(contains(
+            "grids[0].output_lens is [\"4\",\"3\"], was [\"4\"]",
+        ));
     // As after a crash: the last line is torn.
     let cells = fs::read_to_string(out.join("cells.jsonl")).unwrap();
     let first = cells.lines().next().unwrap();

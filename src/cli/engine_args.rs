@@ -53,6 +53,23 @@ impl EngineArgs {
         Ok(runner)
     }
 
+    /// Options that ask for the same model on the same device, whatever `auto` found.
+    pub fn as_options(&self, runner: &dyn Runner) -> Vec<String> {
+        let device = match (self.model.device, runner.pci_bus_id()) {
+            (DeviceChoice::Cuda { ordinal }, _) => format!("cuda:{ordinal}"),
+            (_, Some(_)) => "cuda".into(),
+            (_, None) => "cpu".into(),
+        };
+        let mut options = vec!["--device".into(), device];
+        if let Some(model) = &self.model.model {
+            options.extend(["--model".into(), model.clone()]);
+        }
+        if let Some(dtype) = self.model.dtype {
+            options.extend(["--dtype".into(), dtype.to_string()]);
+        }
+        options
+    }
+
     pub fn runner_options(&self, limits: Limits) -> RunnerOptions {
         RunnerOptions {
             dtype: self.model.dtype,

@@ -1,5 +1,6 @@
 //! The subcommands: each turns its arguments into a checked configuration and calls the library.
 
+mod advice_args;
 mod engine_args;
 mod generate;
 mod gpu;
@@ -8,6 +9,7 @@ mod memory;
 mod plan;
 mod profile;
 mod prompt_args;
+mod report;
 mod sweep;
 mod sweep_args;
 
@@ -29,6 +31,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Sweep(Box<sweep_args::SweepArgs>),
+    Report(report::ReportArgs),
     Generate(generate::GenerateArgs),
     Plan(plan::PlanArgs),
     Gpu(gpu::GpuArgs),
@@ -37,6 +40,7 @@ enum Command {
 pub fn run() -> anyhow::Result<()> {
     let ran = match parse()?.command {
         Some(Command::Sweep(args)) => sweep::run(&args),
+        Some(Command::Report(args)) => report::run(&args),
         Some(Command::Generate(args)) => generate::run(&args),
         Some(Command::Plan(args)) => plan::run(&args),
         Some(Command::Gpu(args)) => gpu::run(&args),

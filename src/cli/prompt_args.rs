@@ -26,14 +26,16 @@ pub struct PromptArgs {
     /// Random tokens of this length: 32, 16-64 or a mix such as 32:0.5,512:0.5
     #[arg(long, value_name = "LENGTHS")]
     input_len: Vec<LengthMix>,
-    /// New tokens of a request: 32, 16-64 or a mix such as 16:0.7,128:0.3
-    #[arg(long, value_name = "LENGTHS", default_value = "32")]
-    pub output_len: Vec<LengthMix>,
+    /// New tokens of a request: 32, 16-64 or a mix such as 16:0.7,128:0.3 [default: 32]
+    #[arg(long, value_name = "LENGTHS")]
+    output_len: Vec<LengthMix>,
 }
 
 /// Prompts as texts, under their label.
 pub struct Texts {
     pub label: String,
+    /// The option that asks for them, and its value.
+    pub option: [String; 2],
     source: Source,
 }
 
@@ -43,8 +45,9 @@ enum Source {
 }
 
 impl PromptArgs {
-    /// Reads the files. Errors: unreadable, not UTF-8, or empty.
-    pub fn texts(&self) -> Result<Vec<Texts>, Error> {
+    /// Reads the files. Where no prompt is asked for: random tokens of `default_inputs`, or one fixed
+    /// prompt if that is empty. Errors: unreadable, not UTF-8, or empty.
+    pub fn texts(&self, default_inputs: &[&str]) -> Result<Vec<Texts>, Error> {
         let mut all = Vec::new();
         for prompt in &self.prompt {
             if prompt.is_empty() {
@@ -57,15 +60,28 @@ impl PromptArgs {
         for path in &self.prompt_file {
             all.push(Texts::file(path)?);
         }
-        all.extend(self.input_len.iter().map(|mix| Texts {
-            label: format!("random tokens: {mix}"),
-            source: Source::Random(mix.clone()),
-        }));
+        all.extend(self.input_len.iter().map(Texts::random));
+        if all.is_empty() {
+            all.extend(mixes(default_inputs)?.iter().map(Texts::random));
+        }
         if all.is_empty() {
             all.push(Texts::fixed(DEFAULT_PROMPT));
         }
         Ok(all)
     }
+
+    /// The output lengths asked for, else `defaults`.
+    pub fn outputs(&self, defaults: &[&str]) -> Result<Vec<LengthMix>, Error> {
+        match self.output_len.is_empty() {
+            true => mixes(defaults),
+            false => Ok(self.output_len.clone()),
+        }
+    }
+}
+
+fn mixes(texts: &[&str]) -> Result<Vec<LengthMix>, Error> {
+    let parsed = texts.iter().map(|text| text.parse().map_err(Error::Usage));
+    parsed.collect()
 }
 
 /// The text of a `--prompt-file`. Errors: unreadable, not UTF-8.
@@ -86,6 +102,14 @@ fn wrong_file(path: &Path, cause: &str) -> Error {
 }
 
 impl Texts {
+    fn random(mix: &LengthMix) -> Self {
+        Self {
+            label: format!("random tokens: {mix}"),
+            option: ["--input-len".into(), mix.to_string()],
+            source: Source::Random(mix.clone()),
+        }
+    }
+
     fn fixed(prompt: &str) -> Self {
         let count = prompt.chars().count();
         Self {
@@ -96,6 +120,7 @@ impl Texts {
                     format!("{head}… ({count} characters, {:08x})", digest(prompt))
                 }
             },
+            option: ["--prompt".into(), prompt.into()],
             source: Source::Lines(vec![prompt.into()]),
         }
     }
@@ -113,6 +138,7 @@ impl Texts {
         }
         Ok(Self {
             label: format!("{shown} ({} prompts, {:08x})", lines.len(), digest(&text)),
+            option: ["--prompt-file".into(), shown.to_string()],
             source: Source::Lines(lines),
         })
     }

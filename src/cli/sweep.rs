@@ -9,66 +9,65 @@ use batchlab::Error;
 use batchlab::clock::WallClock;
 use batchlab::model::Model;
 use batchlab::report::{
-    KvInfo, Machine, MemoryInfo, Progress, Report, ResultsFolder, Status, default_folder, dry_run,
-    tables,
+    Header, KvInfo, Machine, MemoryInfo, Progress, Report, ResultsFolder, Status, default_folder,
+    dry_run, tables,
 };
 use batchlab::runner::{Limits, Runner};
 use batchlab::sweep::{
-    CellResult, CellSpec, Grid, Measure, MeasureOptions, Observer, Outcome, Prompts, Workload,
-    run as run_sweep,
+    CellResult, CellSpec, Grid, Measure, MeasureOptions, Measured, Observer, Outcome, Prompts,
+    Workload, all_cells, run as run_sweep,
 };
 use batchlab::telemetry::{GpuId, GpuInfo, GpuSample, NvmlSource, Sampler};
 use serde_json::json;
 
 use super::memory::open_measured;
-use super::print;
-use super::sweep_args::SweepArgs;
+use super::sweep_args::{Asked, SweepArgs};
+use super::{print, report};
 
 /// Times that Ctrl-C was pressed.
 static STOPS: AtomicUsize = AtomicUsize::new(0);
 
 pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
-    let texts = args.prompts.texts()?;
-    let grid = args.grid(&texts)?;
+    let asked = args.asked()?;
     args.measure_options(false)?;
-    let cells = grid.cells();
+    let cells = all_cells(&asked.grids);
     if args.results.dry_run {
         return print(&format!("{}\n{} cells", dry_run(&cells), cells.len()));
     }
     stop_on_ctrl_c()?;
 
     let model = args.engine.model()?;
+    let texts = asked.texts.iter();
     let workloads = texts
-        .iter()
         .map(|t| t.workload(&model))
         .collect::<Result<Vec<_>, _>>()?;
-    let limits = limits(args, &model, &grid, &workloads)?;
+    let limits = limits(&asked, &model, &workloads)?;
     let options = args.engine.runner_options(limits);
     let (mut runner, memory) = open_measured(args.engine.model.device, &model, &options)?;
     let options = args.measure_options(runner.pci_bus_id().is_some())?;
     let clock = WallClock::start();
     let (gpu, sampler) = watch_gpu(runner.as_ref(), &clock);
 
-    let (folder, mut results) = open_folder(args, &model, runner.as_ref(), &grid, &options)?;
+    let config = config(&model, runner.as_ref(), &asked.grids, &options);
+    let (folder, mut results) = open_folder(args, &config)?;
     let opened = Opened {
         runner: runner.as_ref(),
         memory,
         gpu,
     };
-    let report = report(&model, opened, &grid, &options, cells.len());
+    let header = header(args, &asked, opened, config);
     let mut keeper = Keeper {
         progress: Progress::start(cells.len(), results.len()),
         folder,
     };
-    keeper.write(&report, Status::Running, &results)?;
+    keeper.write(&header, Status::Running, &results)?;
     let mut measure = Measure {
         runner: runner.as_mut(),
         clock: &clock,
         gpu: sampler.as_ref(),
         options: &options,
-        preferred_batch_sizes: &grid.preferred_batch_sizes,
         workloads: &workloads,
-        output_lens: &args.prompts.output_len,
+        output_lens: &asked.output_lens,
         max_positions: model.spec.max_positions,
         vocab: model.spec.vocab,
         eos_tokens: &model.spec.eos_tokens,
@@ -76,23 +75,23 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
     let outcome = run_sweep(&cells, &mut results, &mut measure, &mut keeper);
     keeper.progress.finish();
 
-    results.sort_by_key(|r| cells.iter().position(|c| *c == r.cell));
+    results.sort_by_key(|r| r.index);
     let status = match outcome {
         Ok(Outcome::Complete) => Status::Complete,
         _ => Status::Interrupted,
     };
-    let written = keeper.write(&report, status, &results);
+    let written = keeper.write(&header, status, &results);
     // What was measured is shown even where it could not be written.
     let printed = print(&tables(&results));
     let outcome = outcome?;
     written?;
+    printed?;
+    if !results.is_empty() {
+        report::conclude(keeper.folder.path(), &args.advice)?;
+    }
     let path = keeper.folder.path().display();
     match outcome {
-        Outcome::Complete => {
-            printed?;
-            eprintln!("results: {path}");
-            Ok(())
-        }
+        Outcome::Complete => Ok(()),
         Outcome::Interrupted => Err(Error::Interrupted(format!(
             "{} of {} cells are kept; go on with --resume --output {path}",
             results.len(),
@@ -114,12 +113,7 @@ fn stop_on_ctrl_c() -> anyhow::Result<()> {
 }
 
 /// Room for full batches of the longest request.
-fn limits(
-    args: &SweepArgs,
-    model: &Model,
-    grid: &Grid,
-    workloads: &[Workload],
-) -> Result<Limits, Error> {
+fn limits(asked: &Asked, model: &Model, workloads: &[Workload]) -> Result<Limits, Error> {
     let longest = |prompts: &Prompts| match prompts {
         Prompts::Lines(lines) => lines.iter().map(Vec::len).max().unwrap_or(0),
         Prompts::Random(mix) => mix.max(),
@@ -129,7 +123,7 @@ fn limits(
         .map(|w| longest(&w.prompts))
         .max()
         .unwrap_or(0);
-    let outputs = args.prompts.output_len.iter().map(|o| o.max());
+    let outputs = asked.output_lens.iter().map(|o| o.max());
     let output = outputs.max().unwrap_or(0);
     let context = model.spec.max_positions;
     if input.saturating_add(output) > context {
@@ -139,7 +133,8 @@ fn limits(
             model.spec.name
         )));
     }
-    let max_rows = grid.batch_sizes.iter().copied().max().unwrap_or(1);
+    let sizes = asked.grids.iter().flat_map(|g| &g.batch_sizes);
+    let max_rows = sizes.copied().max().unwrap_or(1);
     Ok(Limits {
         max_rows,
         max_tokens: max_rows * input,
@@ -170,28 +165,25 @@ fn watch_gpu(runner: &dyn Runner, clock: &WallClock) -> (Option<GpuInfo>, Option
 fn config(
     model: &Model,
     runner: &dyn Runner,
-    grid: &Grid,
+    grids: &[Grid],
     options: &MeasureOptions,
 ) -> serde_json::Value {
     json!({
         "model": model.spec.name,
         "runner": runner.describe(),
         "kv_block_size": runner.kv_layout().page_size,
-        "grid": grid,
+        "grids": grids,
         "measure": options,
     })
 }
 
 fn open_folder(
     args: &SweepArgs,
-    model: &Model,
-    runner: &dyn Runner,
-    grid: &Grid,
-    options: &MeasureOptions,
+    config: &serde_json::Value,
 ) -> Result<(ResultsFolder, Vec<CellResult>), Error> {
     let path: PathBuf = args.results.output.clone().unwrap_or_else(default_folder);
     match args.results.resume {
-        true => ResultsFolder::resume(&path, &config(model, runner, grid, options)),
+        true => ResultsFolder::resume(&path, config),
         false => Ok((ResultsFolder::create(&path)?, Vec::new())),
     }
 }
@@ -203,21 +195,22 @@ struct Opened<'a> {
     gpu: Option<GpuInfo>,
 }
 
-fn report(
-    model: &Model,
+fn header(
+    args: &SweepArgs,
+    asked: &Asked,
     opened: Opened<'_>,
-    grid: &Grid,
-    options: &MeasureOptions,
-    cells_total: usize,
-) -> Report {
+    config: serde_json::Value,
+) -> Header {
     let Opened {
         runner,
         memory,
         gpu,
     } = opened;
     let layout = runner.kv_layout();
-    Report {
-        batchlab_version: env!("CARGO_PKG_VERSION"),
+    let prompt_options = asked.texts.iter();
+    Header {
+        format: Header::FORMAT,
+        batchlab_version: env!("CARGO_PKG_VERSION").into(),
         status: Status::Running,
         started_utc: now_utc(),
         written_utc: now_utc(),
@@ -233,9 +226,12 @@ fn report(
             allocated_bytes: Some(memory.kv.allocated_bytes),
         },
         memory,
-        config: config(model, runner, grid, options),
-        cells_total,
-        cells: Vec::new(),
+        config,
+        cells_total: all_cells(&asked.grids).len(),
+        engine_options: args.engine.as_options(runner),
+        prompt_options: prompt_options
+            .map(|t| (t.label.clone(), t.option.to_vec()))
+            .collect(),
     }
 }
 
@@ -250,13 +246,13 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn write(&self, report: &Report, status: Status, cells: &[CellResult]) -> Result<(), Error> {
-        self.folder.write_report(&Report {
+    fn write(&self, header: &Header, status: Status, cells: &[CellResult]) -> Result<(), Error> {
+        let header = Header {
             status,
             written_utc: now_utc(),
-            cells: cells.to_vec(),
-            ..report.clone()
-        })
+            ..header.clone()
+        };
+        self.folder.write_report(&Report { header, cells })
     }
 }
 
@@ -269,14 +265,9 @@ impl Observer for Keeper {
         self.progress.cell_progressed(share, output_throughput);
     }
 
-    fn cell_finished(
-        &mut self,
-        index: usize,
-        result: &CellResult,
-        samples: &[GpuSample],
-    ) -> Result<(), Error> {
-        self.progress.cell_finished(result);
-        self.folder.append(index, result, samples)
+    fn cell_finished(&mut self, measured: &Measured, samples: &[GpuSample]) -> Result<(), Error> {
+        self.progress.cell_finished(&measured.result);
+        self.folder.append(measured, samples)
     }
 
     fn stop_requested(&self) -> bool {

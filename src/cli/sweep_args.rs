@@ -4,18 +4,20 @@ use std::path::PathBuf;
 
 use batchlab::Error;
 use batchlab::scheduler::Padding;
-use batchlab::sweep::{Grid, LoadChoice, MeasureOptions, PolicyKind};
+use batchlab::sweep::{Experiment, Grid, LoadChoice, MeasureOptions, PolicyKind, Preset};
+use batchlab::workload::LengthMix;
 use clap::ValueEnum;
 
+use super::advice_args::AdviceArgs;
 use super::engine_args::EngineArgs;
 use super::prompt_args::{PromptArgs, Texts};
 
-/// Measure a grid of batch sizes, wait windows and policies, and print what each costs.
+/// Measure a grid of batch sizes, wait windows and policies, and report what each costs.
 ///
 /// Without options: batch sizes 1, 4, 8 × windows 0, 10, 50 ms, one fixed prompt, 32 new tokens;
 /// each cell under a closed loop with as many clients as the batch size, then under Poisson arrivals
 /// at half the request rate that the closed loop reached at this batch size (at window 0).
-/// One to two minutes on two CPU cores.
+/// One to two minutes on two CPU cores. Ends with report.html and a pick for each scenario.
 #[derive(Debug, Clone, clap::Args)]
 pub struct SweepArgs {
     #[command(flatten)]
@@ -27,6 +29,8 @@ pub struct SweepArgs {
     #[command(flatten)]
     measure: MeasureArgs,
     #[command(flatten)]
+    pub advice: AdviceArgs,
+    #[command(flatten)]
     pub results: ResultsArgs,
     #[command(flatten)]
     pub engine: EngineArgs,
@@ -35,53 +39,64 @@ pub struct SweepArgs {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Grid (lists are separated by commas)")]
 struct GridArgs {
-    /// static: a batch leaves when it is full; dynamic: also when its oldest request has waited for
-    /// the window
+    /// Sets whatever the options below leave open. day2: sizes × windows; few-requests: static
+    /// against dynamic at 10, 25, 50 % of the closed loop; padding: mixed prompts, padded against
+    /// ragged; idle-rows: mixed against equal outputs; saturation: all settings under the same
+    /// loads, up to 110 % of what the largest batch serves
     #[arg(
         long,
-        default_value = "dynamic",
+        default_value = "day2",
         value_delimiter = ',',
         value_name = "LIST"
     )]
-    policies: Vec<Policy>,
-    /// Requests that run together, at most
+    experiment: Vec<ExperimentName>,
+    /// static: a batch leaves when it is full; dynamic: also when its oldest request has waited for
+    /// the window [default: dynamic]
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    policies: Option<Vec<Policy>>,
+    /// Requests that run together, at most [default: 1,4,8]
     #[arg(
         long,
-        default_value = "1,4,8",
         value_delimiter = ',',
         value_name = "LIST",
         allow_hyphen_values = true
     )]
-    batch_sizes: Vec<usize>,
-    /// Wait windows of dynamic, from the oldest queued request; static has none
+    batch_sizes: Option<Vec<usize>>,
+    /// Wait windows of dynamic, from the oldest queued request; static has none [default: 0,10,50]
     #[arg(
         long,
-        default_value = "0,10,50",
         value_delimiter = ',',
         value_name = "LIST",
         allow_hyphen_values = true
     )]
-    windows_ms: Vec<f64>,
+    windows_ms: Option<Vec<f64>>,
     /// Batch sizes that dynamic lets go at once, without waiting for the window
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     preferred_batch_size: Vec<usize>,
     /// padded: rows padded to the batch's longest, computed and masked; ragged: nothing wasted
-    #[arg(long, default_value = "padded", value_name = "MODE")]
-    padding: PaddingMode,
+    /// [default: padded]
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    padding: Option<Vec<PaddingMode>>,
 }
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Load")]
 struct LoadArgs {
-    /// day2: closed loop, then Poisson at half its throughput; the others put every cell under one
+    /// day2: closed loop, then Poisson at half its throughput; saturation: the same loads for all
+    /// cells; the others put every cell under one [default: that of the experiment]
     #[arg(long, value_name = "LOAD")]
     load: Option<LoadKind>,
     /// Clients of a closed loop [default: the batch size]
     #[arg(long, value_name = "N")]
     max_concurrency: Option<usize>,
     /// Requests per second of Poisson arrivals
-    #[arg(long, value_name = "R", allow_hyphen_values = true)]
-    request_rate: Option<f64>,
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "LIST",
+        allow_hyphen_values = true
+    )]
+    request_rate: Option<Vec<f64>>,
     /// Shape of the gaps between arrivals: 1 = Poisson, below 1 burstier
     #[arg(
         long,
@@ -132,7 +147,8 @@ struct MeasureArgs {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Results")]
 pub struct ResultsArgs {
-    /// Folder for summary.csv, cells.jsonl, samples.jsonl, report.json [default: results/<UTC time>]
+    /// Folder for report.html with its pictures, summary.csv, cells.jsonl, requests/, samples.jsonl
+    /// and report.json [default: results/<UTC time>]
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
     /// Go on with the sweep in --output
@@ -141,6 +157,27 @@ pub struct ResultsArgs {
     /// Show the grid and measure nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ExperimentName {
+    Day2,
+    FewRequests,
+    Padding,
+    IdleRows,
+    Saturation,
+}
+
+impl From<ExperimentName> for Experiment {
+    fn from(name: ExperimentName) -> Self {
+        match name {
+            ExperimentName::Day2 => Self::Day2,
+            ExperimentName::FewRequests => Self::FewRequests,
+            ExperimentName::Padding => Self::Padding,
+            ExperimentName::IdleRows => Self::IdleRows,
+            ExperimentName::Saturation => Self::Saturation,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -158,38 +195,78 @@ enum PaddingMode {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum LoadKind {
     Day2,
+    Saturation,
     Closed,
     Poisson,
     Offline,
 }
 
+/// What the options and experiments ask for.
+pub struct Asked {
+    pub grids: Vec<Grid>,
+    /// The prompts of all grids.
+    pub texts: Vec<Texts>,
+    pub output_lens: Vec<LengthMix>,
+}
+
 impl SweepArgs {
-    pub fn grid(&self, texts: &[Texts]) -> Result<Grid, Error> {
-        let policies = self.grid.policies.iter().map(|p| match p {
+    /// Reads prompt files. Errors: an impossible grid, naming the option.
+    pub fn asked(&self) -> Result<Asked, Error> {
+        let mut asked = Asked {
+            grids: Vec::new(),
+            texts: Vec::new(),
+            output_lens: Vec::new(),
+        };
+        for &name in &self.grid.experiment {
+            let batch_sizes = self.grid.batch_sizes.as_deref();
+            let preset = Experiment::from(name).preset(batch_sizes, self.load.burstiness);
+            self.add(preset, &mut asked)?;
+        }
+        Ok(asked)
+    }
+
+    fn add(&self, preset: Preset, asked: &mut Asked) -> Result<(), Error> {
+        let texts = self.prompts.texts(&preset.input_lens)?;
+        let outputs = self.prompts.outputs(&preset.output_lens)?;
+        let policy = |p: &Policy| match p {
             Policy::Static => PolicyKind::Static,
             Policy::Dynamic => PolicyKind::Dynamic,
-        });
-        let outputs = self.prompts.output_len.iter();
+        };
+        let padding = |p: &PaddingMode| match p {
+            PaddingMode::Padded => Padding::Padded,
+            PaddingMode::Ragged => Padding::Ragged,
+        };
+        let args = &self.grid;
+        let policies = args.policies.as_ref();
+        let paddings = args.padding.as_ref();
+        let load = self.load.choice(&preset.batch_sizes)?;
         let grid = Grid {
-            policies: policies.collect(),
-            batch_sizes: self.grid.batch_sizes.clone(),
-            windows_ms: self.grid.windows_ms.clone(),
-            preferred_batch_sizes: self.grid.preferred_batch_size.clone(),
+            policies: policies.map_or(preset.policies, |list| list.iter().map(policy).collect()),
+            batch_sizes: preset.batch_sizes,
+            windows_ms: args.windows_ms.clone().unwrap_or(preset.windows_ms),
+            paddings: paddings.map_or(preset.paddings, |list| list.iter().map(padding).collect()),
             prompts: texts.iter().map(|t| t.label.clone()).collect(),
-            output_lens: outputs.map(ToString::to_string).collect(),
-            load: self.load.choice()?,
+            output_lens: outputs.iter().map(ToString::to_string).collect(),
+            load: load.unwrap_or(preset.load),
         };
         grid.validate()?;
-        Ok(grid)
+        asked.grids.push(grid);
+        for text in texts {
+            if asked.texts.iter().all(|t| t.label != text.label) {
+                asked.texts.push(text);
+            }
+        }
+        for output in outputs {
+            if !asked.output_lens.contains(&output) {
+                asked.output_lens.push(output);
+            }
+        }
+        Ok(())
     }
 
     pub fn measure_options(&self, on_gpu: bool) -> Result<MeasureOptions, Error> {
         let args = &self.measure;
         let options = MeasureOptions {
-            padding: match self.grid.padding {
-                PaddingMode::Padded => Padding::Padded,
-                PaddingMode::Ragged => Padding::Ragged,
-            },
             num_prompts: args.num_prompts.unwrap_or(if on_gpu { 200 } else { 24 }),
             num_warmups: args.num_warmups,
             num_runs: args.num_runs,
@@ -199,6 +276,7 @@ impl SweepArgs {
             metric_percentiles: args.metric_percentiles.clone(),
             timeout_ms: args.timeout_ms,
             max_queue_size: args.max_queue_size,
+            preferred_batch_sizes: self.grid.preferred_batch_size.clone(),
         };
         options.validate()?;
         Ok(options)
@@ -206,32 +284,42 @@ impl SweepArgs {
 }
 
 impl LoadArgs {
-    fn choice(&self) -> Result<LoadChoice, Error> {
+    /// None: nothing was said, so the experiment's own.
+    fn choice(&self, batch_sizes: &[usize]) -> Result<Option<LoadChoice>, Error> {
+        use LoadKind::{Closed, Day2, Offline, Poisson, Saturation};
         let burstiness = self.burstiness;
         let usage = |message: &str| Err(Error::Usage(message.into()));
-        match (self.load, self.max_concurrency, self.request_rate) {
-            (_, Some(_), Some(_)) => usage(
-                "--max-concurrency is for a closed loop and --request-rate for Poisson arrivals; \
-                 give one of them",
-            ),
-            (Some(LoadKind::Day2 | LoadKind::Offline), Some(_), _) => {
-                usage("--max-concurrency is for --load closed; leave one of the two out")
+        let rates = self.request_rate.clone();
+        let choice = match (self.load, self.max_concurrency, rates) {
+            (_, Some(_), Some(_)) => {
+                return usage(
+                    "--max-concurrency is for a closed loop and --request-rate for Poisson \
+                     arrivals; give one of them",
+                );
             }
-            (Some(LoadKind::Day2 | LoadKind::Offline | LoadKind::Closed), _, Some(_)) => {
-                usage("--request-rate is for --load poisson; leave one of the two out")
+            (Some(Day2 | Saturation | Offline), Some(_), _) => {
+                return usage("--max-concurrency is for --load closed; leave one of the two out");
             }
-            (Some(LoadKind::Poisson), Some(_), None) => {
-                usage("--max-concurrency is for --load closed; give --request-rate instead")
+            (Some(Day2 | Saturation | Offline | Closed), _, Some(_)) => {
+                return usage("--request-rate is for --load poisson; leave one of the two out");
             }
-            (Some(LoadKind::Poisson), None, None) => {
-                usage("--load poisson needs a rate; give --request-rate")
+            (Some(Poisson), Some(_), None) => {
+                return usage(
+                    "--max-concurrency is for --load closed; give --request-rate instead",
+                );
             }
-            (_, None, Some(rate)) => Ok(LoadChoice::Poisson { rate, burstiness }),
-            (Some(LoadKind::Closed), concurrency, None) | (None, concurrency @ Some(_), None) => {
-                Ok(LoadChoice::Closed { concurrency })
+            (Some(Poisson), None, None) => {
+                return usage("--load poisson needs a rate; give --request-rate");
             }
-            (Some(LoadKind::Offline), None, None) => Ok(LoadChoice::Offline),
-            (None | Some(LoadKind::Day2), None, None) => Ok(LoadChoice::Day2 { burstiness }),
-        }
+            (None, None, None) => return Ok(None),
+            (_, None, Some(rates)) => LoadChoice::Poisson { rates, burstiness },
+            (Some(Closed), concurrency, None) | (None, concurrency @ Some(_), None) => {
+                LoadChoice::Closed { concurrency }
+            }
+            (Some(Offline), None, None) => LoadChoice::Offline,
+            (Some(Day2), None, None) => LoadChoice::day2(burstiness),
+            (Some(Saturation), None, None) => LoadChoice::saturation(batch_sizes, burstiness),
+        };
+        Ok(Some(choice))
     }
 }

@@ -48,7 +48,7 @@ impl Statistics {
 
 /// Linear interpolation between the closest ranks (numpy's default, Hyndman & Fan's type 7).
 /// `sorted` is ascending and not empty.
-fn percentile(sorted: &[f64], p: f64) -> f64 {
+pub(super) fn percentile(sorted: &[f64], p: f64) -> f64 {
     let rank = p / 100.0 * (sorted.len() - 1) as f64;
     let (low, high) = (rank.floor() as usize, rank.ceil() as usize);
     sorted[low] + (sorted[high] - sorted[low]) * rank.fract()
@@ -65,12 +65,20 @@ pub struct Interval {
 /// two repeats.
 pub fn confidence_interval(repeats: &[f64], level: f64) -> Option<Interval> {
     let n = repeats.len();
-    let t = StudentsT::new(0.0, 1.0, n.checked_sub(1)? as f64).ok()?;
     let s = Statistics::of(repeats.to_vec(), &[])?;
+    let std_error = s.std / (n as f64).sqrt();
+    let half_width = t_half_width(std_error, n.checked_sub(1)? as f64, level)?;
     Some(Interval {
         mean: s.mean,
-        half_width: t.inverse_cdf(0.5 + level / 2.0) * s.std / (n as f64).sqrt(),
+        half_width,
     })
+}
+
+/// Half width of the `level` interval of a mean with this standard error, by Student's t with
+/// `degrees` of freedom. None without degrees of freedom.
+pub fn t_half_width(std_error: f64, degrees: f64, level: f64) -> Option<f64> {
+    let t = StudentsT::new(0.0, 1.0, degrees).ok()?;
+    Some(t.inverse_cdf(0.5 + level / 2.0) * std_error)
 }
 
 #[cfg(test)]

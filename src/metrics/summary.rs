@@ -34,7 +34,10 @@ pub struct Summary {
     pub batch_utilization_percent: Option<f64>,
     pub batch_wait_ms: Option<Statistics>,
     pub batch_close_reason: BTreeMap<CloseReason, usize>,
-    /// Padded positions computed / positions computed, in all steps.
+    /// Positions computed in all steps, and how many of them were padding.
+    pub positions: usize,
+    pub padded_positions: usize,
+    /// Padded positions computed / positions computed.
     pub padding_waste_percent: Option<f64>,
     pub row_steps: usize,
     pub idle_row_steps: usize,
@@ -45,6 +48,20 @@ pub struct Summary {
     pub decode_step_ms: Option<Statistics>,
     /// The host's own work in a decode step.
     pub host_us_per_step: Option<Statistics>,
+    /// Step durations by what the step did and how many rows it had, ascending.
+    pub step_times: Vec<StepTimes>,
+}
+
+/// All steps of one kind and one number of rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepTimes {
+    pub prefill: bool,
+    /// Rows of the step, idle ones included.
+    pub rows: usize,
+    pub steps: usize,
+    pub mean_ms: f64,
+    /// Positions computed in a step, padding included.
+    pub mean_positions: f64,
 }
 
 impl Summary {
@@ -106,6 +123,8 @@ impl Summary {
             batch_utilization_percent: percent(sum(|b| b.size), sum(|b| b.max_size)),
             batch_wait_ms: statistics(batches.iter().map(|b| ms(b.wait)).collect()),
             batch_close_reason: reasons,
+            positions: sum(|b| b.positions),
+            padded_positions: sum(|b| b.padded_positions),
             padding_waste_percent: percent(sum(|b| b.padded_positions), sum(|b| b.positions)),
             row_steps: sum(|b| b.row_steps),
             idle_row_steps: sum(|b| b.idle_row_steps),
@@ -116,8 +135,30 @@ impl Summary {
             steps: steps.len(),
             decode_step_ms: statistics(decodes().map(|s| ms(s.duration)).collect()),
             host_us_per_step: statistics(decodes().map(|s| s.host.as_secs_f64() * 1e6).collect()),
+            step_times: step_times(steps),
         }
     }
+}
+
+fn step_times(steps: &[StepRecord]) -> Vec<StepTimes> {
+    let mut groups: BTreeMap<(bool, usize), Vec<&StepRecord>> = BTreeMap::new();
+    for step in steps {
+        let kind = (!step.shape.prefill, step.shape.rows);
+        groups.entry(kind).or_default().push(step);
+    }
+    let of_group = |((decode, rows), steps): ((bool, usize), Vec<&StepRecord>)| {
+        let count = steps.len();
+        let time: Duration = steps.iter().map(|s| s.duration).sum();
+        let positions: usize = steps.iter().map(|s| s.shape.tokens).sum();
+        StepTimes {
+            prefill: !decode,
+            rows,
+            steps: count,
+            mean_ms: ms(time) / count as f64,
+            mean_positions: positions as f64 / count as f64,
+        }
+    };
+    groups.into_iter().map(of_group).collect()
 }
 
 fn ms(d: Duration) -> f64 {

@@ -1,8 +1,9 @@
-//! summary.csv: one line a cell, units in the column names, empty where unknown.
+//! summary.csv, one line a cell, and a cell's requests, one line each. Units are in the column names;
+//! empty is unknown.
 
 use super::columns::{NUMBERS, STATISTICS, few_samples, short_window};
 use crate::Error;
-use crate::metrics::Statistics;
+use crate::metrics::{RequestTrace, Statistics};
 use crate::sweep::{CellResult, LoadSpec, WITH_CONFIDENCE};
 
 type Statistic = fn(&Statistics) -> f64;
@@ -32,6 +33,16 @@ pub fn summary(results: &[CellResult]) -> Result<Vec<u8>, Error> {
     bytes.map_err(|e| Error::Results(format!("summary.csv: {e}")))
 }
 
+/// The requests of one cell.
+pub fn requests(requests: &[RequestTrace]) -> Result<Vec<u8>, Error> {
+    let failed = |e: &dyn std::fmt::Display| Error::Results(format!("requests: {e}"));
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for request in requests {
+        writer.serialize(request).map_err(|e| failed(&e))?;
+    }
+    writer.into_inner().map_err(|e| failed(&e))
+}
+
 /// Of `--metric-percentiles`: the same in every cell.
 fn extra_percentiles(results: &[CellResult]) -> Vec<f64> {
     let runs = results.iter().flat_map(|r| &r.runs);
@@ -46,6 +57,7 @@ fn header(percentiles: &[f64]) -> Vec<String> {
         "policy",
         "max_batch_size",
         "max_queue_delay_ms",
+        "padding",
         "prompts",
         "output_len",
         "load",
@@ -83,13 +95,14 @@ fn line(result: &CellResult, percentiles: &[f64]) -> Vec<String> {
     let (load, clients) = match cell.load {
         LoadSpec::Closed { concurrency } => ("closed", concurrency.to_string()),
         LoadSpec::Poisson { .. } => ("poisson", String::new()),
-        LoadSpec::HalfOfClosed { .. } => ("poisson_half_of_closed", String::new()),
+        LoadSpec::Share { .. } => ("poisson_share_of_closed", String::new()),
         LoadSpec::Offline => ("offline", String::new()),
     };
     let mut fields = vec![
         cell.policy.to_string(),
         cell.batch_size.to_string(),
         number(cell.window_ms),
+        cell.padding.to_string(),
         cell.prompts.clone(),
         cell.output_len.clone(),
         load.into(),

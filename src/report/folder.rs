@@ -1,4 +1,4 @@
-//! The results folder. Every cell is on disk before the next one begins, and a file is either the
+//! Writing the results folder. Every cell is on disk before the next one begins, and a file is either the
 //! old one or the new one, never half of it.
 
 use std::fs::{File, OpenOptions};
@@ -10,14 +10,23 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Report;
-use super::csv::summary;
+use super::csv::{requests, summary};
 use crate::Error;
-use crate::sweep::{CellResult, differences, read_cells};
+use crate::sweep::{CellResult, Measured, differences, read_cells};
 use crate::telemetry::GpuSample;
 
-const CELLS: &str = "cells.jsonl";
-const SAMPLES: &str = "samples.jsonl";
-const REPORT: &str = "report.json";
+pub(super) const CELLS: &str = "cells.jsonl";
+pub(super) const REPORT: &str = "report.json";
+
+/// Every request of a cell.
+pub(super) fn requests_file(index: usize) -> PathBuf {
+    Path::new("requests").join(format!("cell-{index:04}.csv"))
+}
+
+/// Every reading of the GPU while a cell ran.
+pub(super) fn samples_file(index: usize) -> PathBuf {
+    Path::new("samples").join(format!("cell-{index:04}.jsonl"))
+}
 
 /// `results/<UTC time>`.
 pub fn default_folder() -> PathBuf {
@@ -30,7 +39,6 @@ pub fn default_folder() -> PathBuf {
 pub struct ResultsFolder {
     path: PathBuf,
     cells: File,
-    samples: Option<File>,
 }
 
 impl ResultsFolder {
@@ -87,7 +95,6 @@ impl ResultsFolder {
         Ok(Self {
             path: path.into(),
             cells: appending(&path.join(CELLS))?,
-            samples: None,
         })
     }
 
@@ -95,49 +102,44 @@ impl ResultsFolder {
         &self.path
     }
 
-    /// Adds one cell and its samples, and waits until the disk has them.
-    pub fn append(
-        &mut self,
-        index: usize,
-        result: &CellResult,
-        samples: &[GpuSample],
-    ) -> Result<(), Error> {
+    /// Adds one cell with its requests and samples, and waits until the disk has them. The cell's
+    /// line comes last, so that whatever has one is whole.
+    pub fn append(&mut self, measured: &Measured, samples: &[GpuSample]) -> Result<(), Error> {
+        let index = measured.result.index;
+        self.write(&requests_file(index), &requests(&measured.requests)?)?;
         if !samples.is_empty() {
-            let path = self.path.join(SAMPLES);
-            let mut file = match self.samples.take() {
-                Some(file) => file,
-                None => appending(&path)?,
-            };
-            let lines = samples.iter().map(|sample| CellSample {
-                cell: index,
-                sample,
-            });
-            write_lines(&mut file, &path, lines)?;
-            self.samples = Some(file);
+            let path = samples_file(index);
+            self.write(&path, &json_lines(&self.path.join(&path), samples)?)?;
         }
-        write_lines(&mut self.cells, &self.path.join(CELLS), [result])
+        let path = self.path.join(CELLS);
+        let line = json_lines(&path, [&measured.result])?;
+        let written = self
+            .cells
+            .write_all(&line)
+            .and_then(|()| self.cells.sync_data());
+        written.map_err(|e| unwritable(&path, &e))
+    }
+
+    /// Writes a file below the folder, as a whole.
+    pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+        let path = self.path.join(path);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(|e| unwritable(parent, &e))?;
+        }
+        write_atomically(&path, bytes)
     }
 
     /// Writes report.json and, once there are cells, summary.csv.
-    pub fn write_report(&self, report: &Report) -> Result<(), Error> {
-        let path = self.path.join(REPORT);
-        let mut json =
-            serde_json::to_vec_pretty(report).map_err(|e| unwritable(&path, &e.into()))?;
+    pub fn write_report(&self, report: &Report<'_>) -> Result<(), Error> {
+        let mut json = serde_json::to_vec_pretty(report)
+            .map_err(|e| unwritable(&self.path.join(REPORT), &e.into()))?;
         json.push(b'\n');
-        write_atomically(&path, &json)?;
+        self.write(Path::new(REPORT), &json)?;
         if report.cells.is_empty() {
             return Ok(());
         }
-        write_atomically(&self.path.join("summary.csv"), &summary(&report.cells)?)
+        self.write(Path::new("summary.csv"), &summary(report.cells)?)
     }
-}
-
-#[derive(Serialize)]
-struct CellSample<'a> {
-    /// Index into the grid, from 0.
-    cell: usize,
-    #[serde(flatten)]
-    sample: &'a GpuSample,
 }
 
 fn appending(path: &Path) -> Result<File, Error> {
@@ -145,18 +147,16 @@ fn appending(path: &Path) -> Result<File, Error> {
     file.map_err(|e| unwritable(path, &e))
 }
 
-fn write_lines<T: Serialize>(
-    file: &mut File,
+fn json_lines<T: Serialize>(
     path: &Path,
     values: impl IntoIterator<Item = T>,
-) -> Result<(), Error> {
+) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     for value in values {
         serde_json::to_writer(&mut bytes, &value).map_err(|e| unwritable(path, &e.into()))?;
         bytes.push(b'\n');
     }
-    let written = file.write_all(&bytes).and_then(|()| file.sync_data());
-    written.map_err(|e| unwritable(path, &e))
+    Ok(bytes)
 }
 
 /// Replaces a file as a whole: a temporary one beside it, then a rename.
@@ -195,11 +195,9 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_an_error_that_says_so() {
-        // /dev/full refuses every write like a full disk.
-        let path = Path::new("/dev/full");
-        let mut file = OpenOptions::new().write(true).open(path).unwrap();
-        let error = write_lines(&mut file, path, ["x"]).unwrap_err().to_string();
-        assert!(error.contains("/dev/full cannot be written"), "{error}");
+        let full = std::io::Error::from(ErrorKind::StorageFull);
+        let error = unwritable(Path::new("cells.jsonl"), &full).to_string();
+        assert!(error.contains("cells.jsonl cannot be written"), "{error}");
         assert!(error.contains("free some space"), "{error}");
     }
 

@@ -1,13 +1,15 @@
 //! report.json: what was measured, with what, and all cells.
 
-use serde::Serialize;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Machine;
 use crate::sweep::CellResult;
 use crate::telemetry::GpuInfo;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Running,
@@ -16,7 +18,7 @@ pub enum Status {
 }
 
 /// The KV pool that the cells shared.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct KvInfo {
     pub kv_bytes_per_token: usize,
     pub page_size: usize,
@@ -29,7 +31,7 @@ pub struct KvInfo {
 
 /// Memory of the runner. `gpu_memory_used` is NVML's, of all processes, before the runner was opened
 /// and after: the difference also holds the CUDA context.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct MemoryInfo {
     pub weights: PartInfo,
     pub scratch: PartInfo,
@@ -41,7 +43,7 @@ pub struct MemoryInfo {
 }
 
 /// What was planned beside what the device gave: on a GPU in blocks of 2 MiB.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct PartInfo {
     pub predicted_bytes: u64,
     pub allocated_bytes: u64,
@@ -55,9 +57,12 @@ impl PartInfo {
     }
 }
 
-#[derive(Debug, Clone, Serialize)]
-pub struct Report {
-    pub batchlab_version: &'static str,
+/// Everything but the cells.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// [`Header::FORMAT`] of the batchlab that wrote it.
+    pub format: u32,
+    pub batchlab_version: String,
     pub status: Status,
     pub started_utc: String,
     pub written_utc: String,
@@ -73,5 +78,25 @@ pub struct Report {
     /// Everything that `--resume` demands to be the same, the seed among it.
     pub config: Value,
     pub cells_total: usize,
-    pub cells: Vec<CellResult>,
+    /// Options that ask for the same model on the same device.
+    pub engine_options: Vec<String>,
+    /// For each label of `config`'s prompts, the options that ask for them.
+    pub prompt_options: BTreeMap<String, Vec<String>>,
+}
+
+impl Header {
+    /// Counts the changes that make older results folders unreadable.
+    pub const FORMAT: u32 = 3;
+
+    /// The model's name in `config`.
+    pub fn model(&self) -> &str {
+        self.config["model"].as_str().unwrap_or("unknown model")
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Report<'a> {
+    #[serde(flatten)]
+    pub header: Header,
+    pub cells: &'a [CellResult],
 }

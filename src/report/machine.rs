@@ -1,11 +1,11 @@
 //! The machine that measured, as far as the operating system tells.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
-    pub os: &'static str,
-    pub arch: &'static str,
+    pub os: String,
+    pub arch: String,
     pub kernel: Option<String>,
     pub cpu: Option<String>,
     /// Cores this process may use.
@@ -16,8 +16,8 @@ pub struct Machine {
 impl Machine {
     pub fn this() -> Self {
         Self {
-            os: std::env::consts::OS,
-            arch: std::env::consts::ARCH,
+            os: std::env::consts::OS.into(),
+            arch: std::env::consts::ARCH.into(),
             kernel: read("/proc/sys/kernel/osrelease").map(|s| s.trim().into()),
             cpu: read("/proc/cpuinfo").and_then(|s| value(&s, "model name")),
             cores: std::thread::available_parallelism().ok().map(usize::from),

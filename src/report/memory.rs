@@ -1,8 +1,8 @@
 //! Memory on the terminal: what `batchlab plan` computed, and what a runner really took.
 
 use super::json::{MemoryInfo, PartInfo};
-use super::number::{short, size, whole};
 use super::table::{aligned, empty};
+use crate::number::{short, size, whole};
 use crate::sizing::{LimitedBy, Row};
 
 /// One line a batch size.

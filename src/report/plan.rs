@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::json::MemoryInfo;
 use super::memory::{sizes, verification};
-use super::number::{size, whole};
 use crate::Error;
+use crate::number::{size, whole};
 use crate::sizing::{Largest, LimitedBy, Memory, Row, Sizing};
 
 /// What was planned.

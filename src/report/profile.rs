@@ -3,9 +3,9 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::number::{short, whole};
 use super::table::{aligned, empty};
 use crate::metrics::{Bound, Ceilings, Phase, Profile, confidence_interval};
+use crate::number::{short, whole};
 
 /// The runs of one generation.
 #[derive(Debug, Clone, Copy, Serialize)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::number::short;
+use crate::number::short;
 use crate::sweep::{CellResult, CellSpec};
 
 /// Bar positions per cell.

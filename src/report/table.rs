@@ -3,9 +3,9 @@
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 
 use super::columns::{Column, LATENCY, Mark, RESOURCES, few_samples, short_window};
-use super::number::short;
 use crate::metrics::Statistics;
-use crate::sweep::{CellResult, CellSpec, LoadSpec};
+use crate::number::short;
+use crate::sweep::{CellResult, CellSpec, LoadSpec, Reference};
 use crate::telemetry::{ComparedQuantity, SHORTEST_WINDOW};
 
 const WIDTH: usize = 120;
@@ -44,15 +44,22 @@ fn title(cell: &CellSpec) -> String {
         LoadSpec::Closed { .. } => {
             "Closed loop: each client sends its next request when its last returns".into()
         }
-        LoadSpec::HalfOfClosed { .. } => {
-            "Poisson: half the request rate that the closed loop reached at this batch size".into()
-        }
+        LoadSpec::Share {
+            percent,
+            of: Reference::OwnBatch,
+            ..
+        } => format!(
+            "Poisson: {percent} % of the request rate that the closed loop reached at this batch size"
+        ),
+        LoadSpec::Share { percent, .. } => format!(
+            "Poisson: {percent} % of the request rate that the largest batch reached in a closed loop"
+        ),
         LoadSpec::Poisson { rate, .. } => format!("Poisson: {rate} requests per second"),
         LoadSpec::Offline => "Offline: all requests at once".to_string(),
     };
     format!(
-        "{load} · output {} · prompt: {}",
-        cell.output_len, cell.prompts
+        "{load} · {} · output {} · prompt: {}",
+        cell.padding, cell.output_len, cell.prompts
     )
 }
 
@@ -68,7 +75,7 @@ fn clipped(text: &str, width: usize) -> String {
 fn latency(results: &[&CellResult]) -> Table {
     let load = match results[0].cell.load {
         LoadSpec::Closed { .. } => Some("clients"),
-        LoadSpec::Poisson { .. } | LoadSpec::HalfOfClosed { .. } => Some("req/s\nsent"),
+        LoadSpec::Poisson { .. } | LoadSpec::Share { .. } => Some("req/s\nsent"),
         LoadSpec::Offline => None,
     };
     let mut header = vec!["policy", "batch", "window\nms"];
@@ -175,6 +182,7 @@ pub fn dry_run(cells: &[CellSpec]) -> String {
         "policy",
         "batch",
         "window ms",
+        "padding",
         "load",
         "output",
         "prompts",
@@ -183,6 +191,7 @@ pub fn dry_run(cells: &[CellSpec]) -> String {
     for (i, cell) in cells.iter().enumerate() {
         let mut row = vec![(i + 1).to_string()];
         row.extend(setting(cell));
+        row.push(cell.padding.to_string());
         row.push(cell.load.to_string());
         row.push(clipped(&cell.output_len, 16));
         row.push(clipped(&cell.prompts, 40));
@@ -206,6 +215,7 @@ pub fn comparison(rows: &[ComparedQuantity]) -> String {
     table.to_string()
 }
 
+/// A table with this header and no rows.
 pub(super) fn empty(header: Vec<&str>) -> Table {
     let mut table = Table::new();
     table
@@ -229,6 +239,7 @@ pub(super) fn aligned(mut table: Table) -> Table {
 mod tests {
     use super::*;
     use crate::metrics::Summary;
+    use crate::scheduler::Padding;
     use crate::sweep::{PolicyKind, RunResult};
     use crate::telemetry::GpuUsage;
 
@@ -251,7 +262,9 @@ mod tests {
         let interval = crate::metrics::confidence_interval(&[1e6, 2e6], 0.95).unwrap();
         let confidence = ["e2el_ms_mean", "output_throughput"];
         CellResult {
+            index: 0,
             cell: CellSpec {
+                padding: Padding::Padded,
                 policy: PolicyKind::Dynamic,
                 batch_size: 4096,
                 window_ms: Some(12_345.678),
@@ -269,7 +282,11 @@ mod tests {
         LoadSpec::Closed {
             concurrency: 123_456,
         },
-        LoadSpec::HalfOfClosed { burstiness: 1.0 },
+        LoadSpec::Share {
+            percent: 12.345,
+            of: Reference::OwnBatch,
+            burstiness: 1.0,
+        },
         LoadSpec::Poisson {
             rate: 123_456.789,
             burstiness: 1.0,

@@ -1,13 +1,21 @@
 //! Measuring a grid of settings, one cell after another, on one runner.
 
-mod cell;
+mod cell_spec;
+mod experiment;
 mod grid;
+mod load;
+mod measure;
+mod options;
+mod result;
 mod resume;
 
-pub use cell::{
-    CellResult, Measure, MeasureOptions, Prompts, RunMetric, RunResult, WITH_CONFIDENCE, Workload,
-};
-pub use grid::{CellSpec, Grid, LoadChoice, LoadSpec, PolicyKind};
+pub use cell_spec::{CellSpec, PolicyKind};
+pub use experiment::{Experiment, Preset};
+pub use grid::{Grid, all_cells};
+pub use load::{LoadChoice, LoadSpec, Reference};
+pub use measure::{Measure, Measured, Prompts, Workload};
+pub use options::MeasureOptions;
+pub use result::{CellResult, RunMetric, RunResult, WITH_CONFIDENCE};
 pub use resume::{differences, read_cells};
 
 use std::time::Duration;
@@ -21,12 +29,7 @@ pub trait Observer {
     /// The share (0 to 1) of the cell that is done, and its output tokens per second so far.
     fn cell_progressed(&mut self, share: f64, output_throughput: f64);
     /// Keeps a result on disk before the next cell begins; an error ends the sweep.
-    fn cell_finished(
-        &mut self,
-        index: usize,
-        result: &CellResult,
-        samples: &[GpuSample],
-    ) -> Result<(), Error>;
+    fn cell_finished(&mut self, measured: &Measured, samples: &[GpuSample]) -> Result<(), Error>;
     /// Asked between cells.
     fn stop_requested(&self) -> bool;
 }
@@ -55,11 +58,11 @@ pub fn run(
         observer.cell_started(index, cell);
         let rate = request_rate(cell, cells, results)?;
         let begin = measure.clock.now();
-        let result = measure.cell(cell, rate, &mut |share, tokens| {
+        let measured = measure.cell(index, cell, rate, &mut |share, tokens| {
             observer.cell_progressed(share, tokens);
         })?;
-        let kept = observer.cell_finished(index, &result, &samples_since(measure, begin));
-        results.push(result);
+        let kept = observer.cell_finished(&measured, &samples_since(measure, begin));
+        results.push(measured.result);
         kept?;
     }
     Ok(match results.len() < cells.len() {
@@ -75,33 +78,40 @@ fn samples_since(measure: &Measure<'_>, begin: Duration) -> Vec<GpuSample> {
         .collect()
 }
 
-/// The rate of an open load: as given, or half of the request throughput that the closed loop
-/// reached for this batch size and workload at the first policy's smallest window, so that every
-/// policy and window of a batch size faces the same load.
+/// The rate of an open load: as given, or a share of the request throughput that the closed loop
+/// reached for the same work, at the load's reference batch size, in the first cell of that loop: so
+/// every policy, window and padding faces the same load.
 fn request_rate(
     cell: &CellSpec,
     cells: &[CellSpec],
     results: &[CellResult],
 ) -> Result<Option<f64>, Error> {
-    match cell.load {
-        LoadSpec::Closed { .. } | LoadSpec::Offline => Ok(None),
-        LoadSpec::Poisson { rate, .. } => Ok(Some(rate)),
-        LoadSpec::HalfOfClosed { .. } => {
-            let mut closed = cells
-                .iter()
-                .filter(|c| matches!(c.load, LoadSpec::Closed { .. }) && c.shares_load_with(cell));
-            let reference = closed
-                .next()
-                .and_then(|c| results.iter().find(|r| &r.cell == c))
-                .and_then(|r| r.mean(|run| Some(run.summary.request_throughput)))
-                .filter(|&throughput| throughput > 0.0);
-            reference.map(|r| Some(r / 2.0)).ok_or_else(|| {
-                Error::Usage(format!(
-                    "no request of the closed loop at batch size {} was completed, so there is no \
-                     throughput to halve; raise --timeout-ms or give --request-rate",
-                    cell.batch_size
-                ))
-            })
+    let (percent, of) = match cell.load {
+        LoadSpec::Closed { .. } | LoadSpec::Offline => return Ok(None),
+        LoadSpec::Poisson { rate, .. } => return Ok(Some(rate)),
+        LoadSpec::Share { percent, of, .. } => (percent, of),
+    };
+    let closed = || {
+        let closed = |c: &&CellSpec| matches!(c.load, LoadSpec::Closed { .. });
+        cells.iter().filter(closed).filter(|c| c.same_work(cell))
+    };
+    let batch_size = match of {
+        Reference::OwnBatch => cell.batch_size,
+        Reference::LargestBatch => {
+            let sizes = closed().map(|c| c.batch_size);
+            sizes.max().unwrap_or(cell.batch_size)
         }
-    }
+    };
+    let reference = closed()
+        .find(|c| c.batch_size == batch_size)
+        .and_then(|c| results.iter().find(|r| &r.cell == c))
+        .and_then(|r| r.mean(|run| Some(run.summary.request_throughput)))
+        .filter(|&throughput| throughput > 0.0);
+    let share = |throughput: f64| Some(throughput * percent / 100.0);
+    reference.map(share).ok_or_else(|| {
+        Error::Usage(format!(
+            "no request of the closed loop at batch size {batch_size} was completed, so there is \
+             no throughput to take {percent} % of; raise --timeout-ms or give --request-rate"
+        ))
+    })
 }

@@ -54,6 +54,12 @@ fn compare(path: &str, was: &Value, is: &Value, found: &mut Vec<String>) {
             };
             compare(&inner, &of(old), &of(new), found);
         }
+    } else if let (Value::Array(old), Value::Array(new)) = (was, is)
+        && old.len() == new.len()
+    {
+        for (i, (old, new)) in old.iter().zip(new).enumerate() {
+            compare(&format!("{path}[{i}]"), old, new, found);
+        }
     } else if was != is {
         found.push(format!("{path} is {is}, was {was}"));
     }
@@ -74,6 +80,8 @@ mod tests {
             ["grid.batch_sizes is [1,4], was [1]", "seed is 1, was null"]
         );
         assert!(differences(&is, &is.clone()).is_empty());
+        let (was, is) = (json!([{"a": 1}, 2]), json!([{"a": 3}, 2]));
+        assert_eq!(differences(&was, &is), ["[0].a is 3, was 1"]);
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The quantities of one GPU at one moment.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct GpuReading {
     /// Share of the last 1/6 to 1 s in which any kernel ran: not how full the GPU was.
     pub gpu_utilization_percent: Option<f64>,
@@ -30,9 +30,13 @@ pub struct GpuReading {
 }
 
 /// A reading and when it was taken, since the start of the clock given to the sampler.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GpuSample {
-    #[serde(rename = "at_s", serialize_with = "seconds")]
+    #[serde(
+        rename = "at_s",
+        serialize_with = "seconds",
+        deserialize_with = "from_seconds"
+    )]
     pub at: Duration,
     #[serde(flatten)]
     pub reading: GpuReading,
@@ -40,6 +44,11 @@ pub struct GpuSample {
 
 fn seconds<S: Serializer>(at: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(at.as_secs_f64())
+}
+
+fn from_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let seconds = f64::deserialize(deserializer)?;
+    Duration::try_from_secs_f64(seconds).map_err(serde::de::Error::custom)
 }
 
 /// The names of NVML's throttle (clocks event) reasons in a bit mask, such as `sw_power_cap`.
@@ -76,5 +85,6 @@ mod tests {
         assert_eq!(json["at_s"], 1.5);
         assert_eq!(json["gpu_power_w"], 71.5);
         assert!(json["energy_counter_j"].is_null());
+        assert_eq!(serde_json::from_value::<GpuSample>(json).unwrap(), sample);
     }
 }

@@ -2,10 +2,11 @@
 
 use batchlab::Error;
 use batchlab::clock::ManualClock;
+use batchlab::metrics::RequestTrace;
 use batchlab::scheduler::Padding;
 use batchlab::sweep::{
-    CellResult, CellSpec, Grid, LoadChoice, LoadSpec, Measure, MeasureOptions, Observer, Outcome,
-    PolicyKind, Prompts, Workload, run,
+    CellResult, CellSpec, Grid, LoadChoice, LoadSpec, Measure, MeasureOptions, Measured, Observer,
+    Outcome, PolicyKind, Prompts, Workload, run,
 };
 use batchlab::telemetry::GpuSample;
 
@@ -14,6 +15,7 @@ use crate::scripted::{STEP, ScriptedRunner};
 /// Writes down the cells that were measured, and asks to stop after `stop_after`.
 struct Notes {
     measured: Vec<usize>,
+    requests: Vec<Vec<RequestTrace>>,
     stop_after: usize,
 }
 
@@ -22,13 +24,9 @@ impl Observer for Notes {
     fn cell_progressed(&mut self, share: f64, _: f64) {
         assert!((0.0..=1.0).contains(&share));
     }
-    fn cell_finished(
-        &mut self,
-        index: usize,
-        _: &CellResult,
-        _: &[GpuSample],
-    ) -> Result<(), Error> {
-        self.measured.push(index);
+    fn cell_finished(&mut self, measured: &Measured, _: &[GpuSample]) -> Result<(), Error> {
+        self.measured.push(measured.result.index);
+        self.requests.push(measured.requests.clone());
         Ok(())
     }
     fn stop_requested(&self) -> bool {
@@ -41,16 +39,15 @@ fn grid() -> Grid {
         policies: vec![PolicyKind::Dynamic, PolicyKind::Static],
         batch_sizes: vec![1, 4],
         windows_ms: vec![50.0, 0.0],
-        preferred_batch_sizes: vec![],
+        paddings: vec![Padding::Padded],
         prompts: vec!["p".into()],
         output_lens: vec!["8".into()],
-        load: LoadChoice::Day2 { burstiness: 1.0 },
+        load: LoadChoice::day2(1.0),
     }
 }
 
 fn options() -> MeasureOptions {
     MeasureOptions {
-        padding: Padding::Padded,
         num_prompts: 40,
         num_warmups: None,
         num_runs: 2,
@@ -60,14 +57,20 @@ fn options() -> MeasureOptions {
         metric_percentiles: vec![],
         timeout_ms: None,
         max_queue_size: 1000,
+        preferred_batch_sizes: vec![],
     }
 }
 
-fn sweep(results: &mut Vec<CellResult>, stop_after: usize) -> (Outcome, Vec<usize>) {
+fn sweep(results: &mut Vec<CellResult>, stop_after: usize) -> (Outcome, Notes) {
+    sweep_of(&grid(), results, stop_after)
+}
+
+fn sweep_of(grid: &Grid, results: &mut Vec<CellResult>, stop_after: usize) -> (Outcome, Notes) {
     let clock = ManualClock::default();
     let mut runner = ScriptedRunner::new(&clock, 64);
     let mut notes = Notes {
         measured: Vec::new(),
+        requests: Vec::new(),
         stop_after,
     };
     let mut measure = Measure {
@@ -75,7 +78,6 @@ fn sweep(results: &mut Vec<CellResult>, stop_after: usize) -> (Outcome, Vec<usiz
         clock: &clock,
         gpu: None,
         options: &options(),
-        preferred_batch_sizes: &[],
         workloads: &[Workload {
             label: "p".into(),
             prompts: Prompts::Lines(vec![vec![1, 2, 3]]),
@@ -85,16 +87,26 @@ fn sweep(results: &mut Vec<CellResult>, stop_after: usize) -> (Outcome, Vec<usiz
         vocab: 100,
         eos_tokens: &[],
     };
-    let outcome = run(&grid().cells(), results, &mut measure, &mut notes).unwrap();
-    (outcome, notes.measured)
+    let outcome = run(&grid.cells(), results, &mut measure, &mut notes).unwrap();
+    (outcome, notes)
 }
 
 #[test]
 fn the_second_load_is_half_of_what_the_closed_loop_reached() {
     let mut results = Vec::new();
-    let (outcome, measured) = sweep(&mut results, usize::MAX);
+    let (outcome, notes) = sweep(&mut results, usize::MAX);
     assert_eq!(outcome, Outcome::Complete);
-    assert_eq!(measured, (0..12).collect::<Vec<_>>());
+    assert_eq!(notes.measured, (0..12).collect::<Vec<_>>());
+    for (result, requests) in results.iter().zip(&notes.requests) {
+        // Every request of both runs, each in a batch.
+        let of_runs: usize = result.runs.iter().map(|r| r.summary.requests).sum();
+        assert_eq!(requests.len(), of_runs);
+        assert!(
+            requests
+                .iter()
+                .all(|r| r.batch.is_some() && r.released_ms.is_some())
+        );
+    }
     for result in &results {
         let batch = result.cell.batch_size as f64;
         // A full batch of 8 tokens takes 8 steps.
@@ -125,13 +137,57 @@ fn the_second_load_is_half_of_what_the_closed_loop_reached() {
 #[test]
 fn a_stopped_sweep_goes_on_with_what_is_missing() {
     let mut results = Vec::new();
-    let (outcome, measured) = sweep(&mut results, 2);
-    assert_eq!((outcome, measured), (Outcome::Interrupted, vec![0, 1]));
+    let (outcome, notes) = sweep(&mut results, 2);
+    assert_eq!(
+        (outcome, notes.measured),
+        (Outcome::Interrupted, vec![0, 1])
+    );
     // What is resumed was read back from JSON.
     let line = serde_json::to_string(&results).unwrap();
     let mut results: Vec<CellResult> = serde_json::from_str(&line).unwrap();
     results.remove(0);
-    let (outcome, measured) = sweep(&mut results, usize::MAX);
+    let (outcome, notes) = sweep(&mut results, usize::MAX);
     assert_eq!(outcome, Outcome::Complete);
-    assert_eq!(measured, [0].into_iter().chain(2..12).collect::<Vec<_>>());
+    assert_eq!(
+        notes.measured,
+        [0].into_iter().chain(2..12).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn a_saturation_sweep_puts_every_setting_under_the_same_rates() {
+    let grid = Grid {
+        policies: vec![PolicyKind::Dynamic],
+        windows_ms: vec![0.0],
+        load: LoadChoice::saturation(&[1, 4], 1.0),
+        ..grid()
+    };
+    let mut results = Vec::new();
+    sweep_of(&grid, &mut results, usize::MAX);
+    // A full batch of 4 × 8 tokens takes 8 steps.
+    let capacity = 4.0 / (8.0 * STEP.as_secs_f64());
+    let closed = results.iter().filter(|r| !r.cell.load.is_open());
+    for result in closed {
+        assert_eq!(result.cell.load, LoadSpec::Closed { concurrency: 8 });
+    }
+    for result in results.iter().filter(|r| r.cell.load.is_open()) {
+        let LoadSpec::Share { percent, .. } = result.cell.load else {
+            panic!("{:?}", result.cell.load);
+        };
+        let wanted = capacity * percent / 100.0;
+        assert!((result.request_rate.unwrap() / wanted - 1.0).abs() < 0.01);
+    }
+    assert_eq!(results.len(), 2 * 7);
+    // Batch size 1 serves a quarter of the capacity: beyond it requests queue without end.
+    let queue = |batch_size: usize, percent: f64| {
+        let of_load = |r: &&CellResult| {
+            matches!(r.cell.load, LoadSpec::Share { percent: p, .. } if p == percent)
+                && r.cell.batch_size == batch_size
+        };
+        let cell = results.iter().find(of_load).unwrap();
+        cell.mean(|r| r.summary.queue_ms.as_ref().map(|s| s.mean))
+            .unwrap()
+    };
+    assert!(queue(1, 75.0) > 20.0 * queue(1, 10.0));
+    assert!(queue(1, 75.0) > 20.0 * queue(4, 75.0));
 }

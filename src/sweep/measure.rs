@@ -1,89 +1,24 @@
 //! Measuring one cell: warm-up, then the load, as often as asked.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::CellSpec;
+use super::options::MOST_REQUESTS;
+use super::result::confidence;
+use super::{CellResult, CellSpec, MeasureOptions, RunResult};
 use crate::Error;
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineConfig};
-use crate::metrics::{Interval, Summary, confidence_interval};
+use crate::metrics::{RequestTrace, Summary, traces};
 use crate::runner::Runner;
 use crate::sampling::Sampling;
-use crate::scheduler::Padding;
-use crate::telemetry::{GpuUsage, Sampler};
+use crate::telemetry::Sampler;
 use crate::workload::{Arrivals, Ask, LengthMix, Load, RequestOptions, drive, from_lines, random};
 
-const CONFIDENCE: f64 = 0.95;
 /// The observer hears of a running cell this often.
 const NEWS: Duration = Duration::from_millis(100);
-/// More requests would not fit in memory.
-const MOST_REQUESTS: usize = 10_000_000;
 /// A run that ended before `min_seconds` is repeated with more requests.
 const ATTEMPTS: usize = 3;
-
-/// How every cell is measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MeasureOptions {
-    pub padding: Padding,
-    /// Requests of a run, at least.
-    pub num_prompts: usize,
-    /// Requests before the first run; none: one full batch.
-    pub num_warmups: Option<usize>,
-    pub num_runs: usize,
-    /// Length of a run, at least; NVML says little about less than 5 s.
-    pub min_seconds: f64,
-    pub seed: u64,
-    /// Generate the whole output length, whatever the model says.
-    pub ignore_eos: bool,
-    /// Percentiles besides the usual ones.
-    pub metric_percentiles: Vec<f64>,
-    pub timeout_ms: Option<f64>,
-    pub max_queue_size: usize,
-}
-
-impl MeasureOptions {
-    /// Refuses what cannot be measured, naming the option.
-    pub fn validate(&self) -> Result<(), Error> {
-        let usage = |message: String| Err(Error::Usage(message));
-        for (option, count, most) in [
-            ("--num-prompts", self.num_prompts, MOST_REQUESTS),
-            ("--num-runs", self.num_runs, 1000),
-            ("--max-queue-size", self.max_queue_size, usize::MAX),
-        ] {
-            if !(1..=most).contains(&count) {
-                return usage(format!("{option} is {count}; use 1 to {most}"));
-            }
-        }
-        if let Some(count) = self.num_warmups.filter(|&count| count > MOST_REQUESTS) {
-            return usage(format!(
-                "--num-warmups is {count}; use 0 to {MOST_REQUESTS}"
-            ));
-        }
-        if !(0.0..=86_400.0).contains(&self.min_seconds) {
-            let s = self.min_seconds;
-            return usage(format!("--min-seconds is {s}; use 0 to 86400"));
-        }
-        if let Some(p) = self
-            .metric_percentiles
-            .iter()
-            .find(|p| !(0.0..=100.0).contains(*p))
-        {
-            return usage(format!(
-                "--metric-percentiles: {p} is not one; use 0 to 100"
-            ));
-        }
-        match self.timeout_ms {
-            Some(ms) if !(ms > 0.0 && ms.is_finite()) => {
-                usage(format!("--timeout-ms is {ms}; give a number above 0"))
-            }
-            _ => Ok(()),
-        }
-    }
-}
 
 /// The prompts of one workload.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,43 +36,12 @@ pub struct Workload {
     pub prompts: Prompts,
 }
 
-/// One repeat of a cell.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunResult {
-    pub summary: Summary,
-    /// None without a GPU.
-    pub gpu: Option<GpuUsage>,
-    pub j_per_output_token: Option<f64>,
-}
-
-/// What a cell gave.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CellResult {
-    pub cell: CellSpec,
-    /// Of an open load, in req/s.
-    pub request_rate: Option<f64>,
-    pub runs: Vec<RunResult>,
-    /// Student-t intervals at 95 % over the runs, where there are at least two.
-    pub confidence: BTreeMap<String, Interval>,
-}
-
-impl CellResult {
-    /// The mean over the runs; none when a run does not know.
-    pub fn mean(&self, of: impl Fn(&RunResult) -> Option<f64>) -> Option<f64> {
-        let values: Option<Vec<f64>> = self.runs.iter().map(of).collect();
-        values
-            .filter(|v| !v.is_empty())
-            .map(|v| v.iter().sum::<f64>() / v.len() as f64)
-    }
-}
-
 /// Everything that a cell is measured with.
 pub struct Measure<'a> {
     pub runner: &'a mut dyn Runner,
     pub clock: &'a dyn Clock,
     pub gpu: Option<&'a Sampler>,
     pub options: &'a MeasureOptions,
-    pub preferred_batch_sizes: &'a [usize],
     pub workloads: &'a [Workload],
     pub output_lens: &'a [LengthMix],
     /// Of the model: its longest context, its vocabulary and what ends a sequence.
@@ -148,6 +52,7 @@ pub struct Measure<'a> {
 
 /// One load, ready to run.
 struct Run<'a> {
+    index: usize,
     cell: &'a CellSpec,
     load: Load,
     asks: Vec<Ask>,
@@ -156,27 +61,37 @@ struct Run<'a> {
 
 type News<'a> = &'a mut dyn FnMut(f64, f64);
 
+/// A cell's result and every request of its runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    pub result: CellResult,
+    pub requests: Vec<RequestTrace>,
+}
+
 impl Measure<'_> {
-    /// `rate` is that of an open load. `news` hears the share done and the tokens per second.
+    /// Measures cell number `index`. `rate` is that of an open load; `news` hears the share done
+    /// and the tokens per second.
     pub fn cell(
         &mut self,
+        index: usize,
         cell: &CellSpec,
         rate: Option<f64>,
         news: News<'_>,
-    ) -> Result<CellResult, Error> {
+    ) -> Result<Measured, Error> {
         let warm = self.warm_up(cell)?;
         // An open load sends the same requests whatever the policy does with them.
         let mut requests = self.requests_for(rate.unwrap_or(warm))?;
-        let mut runs = Vec::new();
-        for index in 0..self.options.num_runs {
-            let (done, all) = (index as f64, self.options.num_runs as f64);
-            let seed = self.options.seed.wrapping_add(index as u64);
+        let (mut runs, mut requests_of_runs) = (Vec::new(), Vec::new());
+        for run_index in 0..self.options.num_runs {
+            let (done, all) = (run_index as f64, self.options.num_runs as f64);
+            let seed = self.options.seed.wrapping_add(run_index as u64);
             let mut run_news =
                 |share: f64, tokens: f64| news((done + share.min(1.0)) / all, tokens);
             let mut run = None;
             for _ in 0..ATTEMPTS {
-                let result = self.run(
+                let (result, traces) = self.run(
                     Run {
+                        index: run_index,
                         cell,
                         load: cell.load.resolve(rate),
                         asks: self.asks(cell, requests, seed)?,
@@ -185,19 +100,26 @@ impl Measure<'_> {
                     &mut run_news,
                 )?;
                 let seconds = result.summary.duration_s;
-                run = Some(result);
+                run = Some((result, traces));
                 if seconds >= self.options.min_seconds {
                     break;
                 }
                 requests = self.requests_for(requests as f64 / seconds.max(1e-3))?;
             }
-            runs.extend(run);
+            if let Some((result, traces)) = run {
+                runs.push(result);
+                requests_of_runs.extend(traces);
+            }
         }
-        Ok(CellResult {
-            cell: cell.clone(),
-            request_rate: rate,
-            confidence: confidence(&runs),
-            runs,
+        Ok(Measured {
+            result: CellResult {
+                index,
+                cell: cell.clone(),
+                request_rate: rate,
+                confidence: confidence(&runs),
+                runs,
+            },
+            requests: requests_of_runs,
         })
     }
 
@@ -222,6 +144,7 @@ impl Measure<'_> {
         }
         let seed = self.options.seed;
         let run = Run {
+            index: 0,
             cell,
             load: Load::Closed {
                 concurrency: cell.batch_size,
@@ -229,7 +152,7 @@ impl Measure<'_> {
             asks: self.asks(cell, requests, seed)?,
             seed,
         };
-        let result = self.run(run, &mut |_, _| {})?;
+        let (result, _) = self.run(run, &mut |_, _| {})?;
         Ok(result.summary.request_throughput)
     }
 
@@ -249,10 +172,14 @@ impl Measure<'_> {
         })
     }
 
-    fn run(&mut self, run: Run<'_>, news: News<'_>) -> Result<RunResult, Error> {
+    fn run(
+        &mut self,
+        run: Run<'_>,
+        news: News<'_>,
+    ) -> Result<(RunResult, Vec<RequestTrace>), Error> {
         let config = EngineConfig {
-            policy: run.cell.policy(self.preferred_batch_sizes),
-            padding: self.options.padding,
+            policy: run.cell.policy(&self.options.preferred_batch_sizes),
+            padding: run.cell.padding,
             max_queue_size: self.options.max_queue_size,
             max_positions: self.max_positions,
         };
@@ -291,7 +218,8 @@ impl Measure<'_> {
             &self.options.metric_percentiles,
         );
         let gpu = self.gpu.map(|sampler| sampler.window(begin, clock.now()));
-        Ok(RunResult {
+        let requests = traces(run.index, &finished, &records.batches);
+        let result = RunResult {
             j_per_output_token: gpu
                 .as_ref()
                 .and_then(|g| g.energy_j)
@@ -299,36 +227,7 @@ impl Measure<'_> {
                 .map(|joules| joules / summary.output_tokens as f64),
             summary,
             gpu,
-        })
+        };
+        Ok((result, requests))
     }
-}
-
-/// A number of one run.
-pub type RunMetric = fn(&RunResult) -> Option<f64>;
-
-/// What gets a confidence interval over the runs.
-pub const WITH_CONFIDENCE: [(&str, RunMetric); 7] = [
-    ("e2el_ms_mean", |r| {
-        r.summary.e2el_ms.as_ref().map(|s| s.mean)
-    }),
-    ("e2el_ms_p95", |r| r.summary.e2el_ms.as_ref().map(|s| s.p95)),
-    ("ttft_ms_mean", |r| {
-        r.summary.ttft_ms.as_ref().map(|s| s.mean)
-    }),
-    ("tpot_ms_mean", |r| {
-        r.summary.tpot_ms.as_ref().map(|s| s.mean)
-    }),
-    ("output_throughput", |r| Some(r.summary.output_throughput)),
-    ("request_throughput", |r| Some(r.summary.request_throughput)),
-    ("j_per_output_token", |r| r.j_per_output_token),
-];
-
-fn confidence(runs: &[RunResult]) -> BTreeMap<String, Interval> {
-    WITH_CONFIDENCE
-        .iter()
-        .filter_map(|(name, of)| {
-            let values: Option<Vec<f64>> = runs.iter().map(of).collect();
-            Some(((*name).into(), confidence_interval(&values?, CONFIDENCE)?))
-        })
-        .collect()
 }

@@ -1,0 +1,116 @@
+//! How long a report takes: reading the folder, concluding, drawing and writing.
+//!
+//!   cargo bench --bench report -- [--cells 100] [--requests 10000]
+
+#[path = "../tests/analysis/made.rs"]
+mod made;
+
+use std::error::Error;
+use std::time::Instant;
+
+use batchlab::analysis::{Analysis, Context};
+use batchlab::report::{
+    Header, KvInfo, Machine, MemoryInfo, Report, ResultsFolder, SavedSweep, Status, write_page,
+};
+use batchlab::sweep::{CellResult, CellSpec};
+use clap::Parser;
+
+use made::{SHAPE, Shape, cell, closed, poisson};
+
+#[derive(Parser)]
+struct Args {
+    #[arg(long, default_value_t = 100)]
+    cells: usize,
+    /// Of each cell.
+    #[arg(long, default_value_t = 10_000)]
+    requests: usize,
+    /// What cargo gives every bench.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// Batch sizes 1 to 8, windows, closed loops and open loads in turn.
+fn spec(index: usize) -> CellSpec {
+    let rows = 1 + index % 8;
+    let mut spec = match index / 8 % 2 {
+        0 => closed(rows),
+        _ => poisson(rows, 10.0),
+    };
+    spec.window_ms = Some((index / 16) as f64);
+    spec
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse();
+    let dir = tempfile::tempdir()?;
+    let folder = dir.path().join("results");
+    let mut results = ResultsFolder::create(&folder)?;
+    let mut cells: Vec<CellResult> = Vec::new();
+    for index in 0..args.cells {
+        let spec = spec(index);
+        let shape = Shape {
+            rows: spec.batch_size,
+            service_ms: 100.0 + index as f64,
+            batches: args.requests / spec.batch_size,
+            rate: spec.load.is_open().then_some(10.0),
+            ..SHAPE
+        };
+        let made = cell(index, spec, shape);
+        results.append(&made, &[])?;
+        cells.push(made.result);
+    }
+    results.write_report(&Report {
+        header: header(&cells),
+        cells: &cells,
+    })?;
+
+    let start = Instant::now();
+    let saved = SavedSweep::open(&folder)?;
+    let opened = start.elapsed();
+    let context = Context {
+        kv_pool_bytes: saved.header.kv.predicted_bytes,
+        samples: &|index| saved.samples(index),
+        own: None,
+    };
+    let analysis = Analysis::of(&saved.cells, &context)?;
+    let concluded = start.elapsed();
+    let page = write_page(&saved, &analysis, None, &folder)?;
+    let written = start.elapsed();
+    println!(
+        "{} cells × {} requests: read {:.2} s, concluded {:.2} s, drawn and written {:.2} s; in all {:.2} s; {:.2} MB of HTML",
+        args.cells,
+        args.requests,
+        opened.as_secs_f64(),
+        (concluded - opened).as_secs_f64(),
+        (written - concluded).as_secs_f64(),
+        written.as_secs_f64(),
+        page.metadata()?.len() as f64 / 1e6
+    );
+    Ok(())
+}
+
+fn header(cells: &[CellResult]) -> Header {
+    Header {
+        format: Header::FORMAT,
+        batchlab_version: env!("CARGO_PKG_VERSION").into(),
+        status: Status::Complete,
+        started_utc: String::new(),
+        written_utc: String::new(),
+        command: Vec::new(),
+        machine: Machine::this(),
+        gpu: None,
+        runner: "made data".into(),
+        kv: KvInfo {
+            kv_bytes_per_token: 1024,
+            page_size: 32,
+            pages: 1000,
+            predicted_bytes: 1000 << 20,
+            allocated_bytes: None,
+        },
+        memory: MemoryInfo::default(),
+        config: serde_json::Value::Null,
+        cells_total: cells.len(),
+        engine_options: Vec::new(),
+        prompt_options: Default::default(),
+    }
+}

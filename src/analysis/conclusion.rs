@@ -1,0 +1,96 @@
+//! A few sentences, each written from the numbers.
+
+use super::advice::Advice;
+use super::tradeoff::TradeOff;
+use super::verdicts::{Ruling, Verdict};
+use crate::number::short;
+use crate::sweep::Measured;
+
+pub fn conclusion(
+    ladder: &[&Measured],
+    trade_offs: &[TradeOff<'_>],
+    verdicts: &[Verdict],
+    advice: &[Advice<'_>],
+) -> Vec<String> {
+    let mut sentences = Vec::new();
+    sentences.extend(batching(ladder));
+    sentences.extend(trade_offs.first().and_then(frontier));
+    sentences.push(expectations(verdicts));
+    sentences.extend(advice.iter().map(pick));
+    sentences
+}
+
+fn batching(ladder: &[&Measured]) -> Option<String> {
+    let (first, last) = (ladder.first()?, ladder.last()?);
+    let throughput = |c: &Measured| c.result.mean(|r| Some(r.summary.output_throughput));
+    let latency = |c: &Measured| c.result.mean(|r| Some(r.summary.e2el_ms.as_ref()?.mean));
+    let (t0, t1) = (throughput(first)?, throughput(last)?);
+    let (l0, l1) = (latency(first)?, latency(last)?);
+    Some(format!(
+        "From batch {} to {} output throughput goes from {} to {} tok/s ({}×) and mean latency from {} to {} ms ({}×), under {} and {}.",
+        first.result.cell.batch_size,
+        last.result.cell.batch_size,
+        short(Some(t0)),
+        short(Some(t1)),
+        short(Some(t1 / t0)),
+        short(Some(l0)),
+        short(Some(l1)),
+        short(Some(l1 / l0)),
+        first.result.cell.load,
+        last.result.cell.load
+    ))
+}
+
+fn frontier(t: &TradeOff<'_>) -> Option<String> {
+    let name = |&i: &usize| t.cells[i].result.cell.to_string();
+    let beaten = t.cells.len() - t.frontier.len();
+    let (first, last) = (t.frontier.first()?, t.frontier.last()?);
+    Some(match (t.frontier.len(), t.knee) {
+        (1, _) => format!(
+            "One setting is best in latency and throughput at once ({}): it beats the other {beaten}.",
+            name(first)
+        ),
+        (n, Some(knee)) => format!(
+            "{n} settings are worth considering, the other {beaten} are beaten in latency and throughput at once; the knee is {}: {} tok/s at {} ms.",
+            name(&knee),
+            short(Some(t.points[knee].throughput)),
+            short(Some(t.points[knee].latency))
+        ),
+        (n, None) => format!(
+            "{n} settings are worth considering, from {} to {}; no knee stands out, and the other {beaten} are beaten in latency and throughput at once.",
+            name(first),
+            name(last)
+        ),
+    })
+}
+
+fn expectations(verdicts: &[Verdict]) -> String {
+    let of = |ruling| verdicts.iter().filter(move |v| v.ruling == ruling);
+    let mut text = format!(
+        "Of {} expectations {} hold",
+        verdicts.len(),
+        of(Ruling::Holds).count()
+    );
+    let not: Vec<&str> = of(Ruling::DoesNotHold).map(|v| v.claim.as_str()).collect();
+    if !not.is_empty() {
+        text += &format!(", {} do not ({})", not.len(), not.join("; "));
+    }
+    match of(Ruling::CannotTell).count() {
+        0 => {}
+        n => text += &format!(", {n} cannot be told from this data"),
+    }
+    text + "."
+}
+
+fn pick(advice: &Advice<'_>) -> String {
+    let name = advice.scenario.name;
+    match &advice.pick {
+        Some(pick) => format!(
+            "For {name}: {}, with {} {}.",
+            pick.chosen.cell.result.cell,
+            short(Some(pick.chosen.value.mean)),
+            advice.scenario.objective.unit()
+        ),
+        None => format!("For {name}: {}.", advice.reasons().join("; ")),
+    }
+}

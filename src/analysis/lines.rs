@@ -1,0 +1,88 @@
+//! Cells that differ in one thing only, so that a difference between them has one cause.
+
+use std::collections::HashMap;
+
+use crate::scheduler::Padding;
+use crate::sweep::{CellSpec, LoadSpec, Measured, PolicyKind};
+
+/// The axis along which cells of a line differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Axis {
+    /// Under closed loops whose clients are as many as the batch size, these differ along with it.
+    BatchSize,
+    Window,
+    /// `static` beside every window of `dynamic`.
+    Policy,
+    Padding,
+    OutputLen,
+    /// Open loads only.
+    Load,
+}
+
+/// Groups of at least two cells that are equal but for `axis`, each in the order of the sweep.
+pub fn lines(cells: &[Measured], axis: Axis) -> Vec<Vec<&Measured>> {
+    let mut groups: Vec<Vec<&Measured>> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for cell in cells {
+        if axis == Axis::Load && !cell.result.cell.load.is_open() {
+            continue;
+        }
+        let key = format!("{:?}", blanked(&cell.result.cell, axis));
+        let group = *known.entry(key).or_insert_with(|| {
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        groups[group].push(cell);
+    }
+    groups.retain(|group| group.len() > 1);
+    groups
+}
+
+/// The setting with one axis made the same for all.
+fn blanked(cell: &CellSpec, axis: Axis) -> CellSpec {
+    let mut cell = cell.clone();
+    match axis {
+        Axis::BatchSize => {
+            if has_own_clients(&cell) {
+                cell.load = LoadSpec::Closed { concurrency: 0 };
+            }
+            cell.batch_size = 0;
+        }
+        Axis::Window => cell.window_ms = None,
+        Axis::Policy => {
+            cell.policy = PolicyKind::Static;
+            cell.window_ms = None;
+        }
+        Axis::Padding => cell.padding = Padding::Padded,
+        Axis::OutputLen => cell.output_len.clear(),
+        Axis::Load => cell.load = LoadSpec::Offline,
+    }
+    cell
+}
+
+/// day2's premise: a closed loop with as many clients as the batch size.
+pub fn has_own_clients(cell: &CellSpec) -> bool {
+    matches!(cell.load, LoadSpec::Closed { concurrency } if concurrency == cell.batch_size)
+}
+
+/// The line that shows best what the batch size does: closed loops under day2's premise, else closed
+/// loops, else anything; of these the one with the most sizes, the first of equals. Ascending, at
+/// least two sizes.
+pub fn batch_ladder(cells: &[Measured]) -> Option<Vec<&Measured>> {
+    let rank = |line: &[&Measured]| {
+        let cell = &line[0].result.cell;
+        match cell.load {
+            LoadSpec::Closed { .. } if line.iter().all(|c| has_own_clients(&c.result.cell)) => 2,
+            LoadSpec::Closed { .. } => 1,
+            _ => 0,
+        }
+    };
+    let best = lines(cells, Axis::BatchSize)
+        .into_iter()
+        .rev()
+        .max_by_key(|line| (rank(line), line.len()));
+    best.map(|mut line| {
+        line.sort_by_key(|c| c.result.cell.batch_size);
+        line
+    })
+}

@@ -1,0 +1,128 @@
+//! Latency against throughput with the frontier and its knee (day2 §2.2).
+
+use super::super::super::chart::{Axis, Frontier, Group, Knee, Mark, Scale, Scatter};
+use super::super::figure::{Drawn, Figure, NumberTable};
+use super::setting;
+use crate::analysis::{Analysis, Estimate, LATENCY, Quantity, THROUGHPUT, TradeOff};
+use crate::number::short;
+use crate::scheduler::Padding;
+use crate::sweep::{CellSpec, Measured};
+
+pub fn draw(analysis: &Analysis<'_>) -> Drawn {
+    let with_choice = analysis.trade_offs.iter().filter(|t| t.cells.len() > 1);
+    with_choice.enumerate().map(|(i, t)| figure(i, t)).collect()
+}
+
+fn figure(index: usize, t: &TradeOff<'_>) -> Result<Figure, super::ChartError> {
+    let mut sizes: Vec<usize> = t.cells.iter().map(|c| c.result.cell.batch_size).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    let groups = sizes.iter().map(|&size| Group {
+        name: format!("batch {size}"),
+        marks: marks(t, size),
+    });
+    let at = |&i: &usize| (t.points[i].throughput, t.points[i].latency);
+    let scatter = Scatter {
+        title: format!("Latency against throughput: {}", t.load),
+        x: Axis {
+            title: "output tokens per second".into(),
+            scale: Scale::FromZero,
+        },
+        y: Axis {
+            title: "mean latency [ms]".into(),
+            scale: Scale::FromZero,
+        },
+        groups: groups.collect(),
+        frontier: Some(Frontier {
+            name: "Pareto frontier".into(),
+            points: t.frontier.iter().map(at).collect(),
+        }),
+        knee: t.knee.map(|i| Knee {
+            x: t.points[i].throughput,
+            y: t.points[i].latency,
+            name: "knee".into(),
+            label: format!("knee: batch {}", t.cells[i].result.cell.batch_size),
+        }),
+    };
+    Ok(Figure {
+        name: format!("trade-off-{}", index + 1),
+        caption: format!(
+            "{}; output {} tokens; prompt: {}",
+            t.load, t.output_len, t.prompts
+        ),
+        picture: scatter.picture()?,
+        table: table(t),
+    })
+}
+
+fn marks(t: &TradeOff<'_>, size: usize) -> Vec<Mark> {
+    let cells = t.cells.iter().zip(&t.points);
+    cells
+        .filter(|(c, _)| c.result.cell.batch_size == size)
+        .map(|(c, p)| Mark {
+            x: p.throughput,
+            y: p.latency,
+            label: label(t, c),
+            x_half: half(c, THROUGHPUT),
+            y_half: half(c, LATENCY),
+        })
+        .collect()
+}
+
+/// What tells the mark from the others of its colour: the load where there are several, else the
+/// setting.
+fn label(t: &TradeOff<'_>, cell: &Measured) -> String {
+    let CellSpec {
+        policy,
+        batch_size,
+        window_ms,
+        padding,
+        ..
+    } = cell.result.cell;
+    let same = |c: &&&Measured| {
+        let other = &c.result.cell;
+        (
+            other.policy,
+            other.batch_size,
+            other.window_ms,
+            other.padding,
+        ) == (policy, batch_size, window_ms, padding)
+    };
+    match (cell.result.request_rate, window_ms) {
+        (Some(rate), _) if t.cells.iter().filter(same).count() > 1 => {
+            format!("{} req/s", short(Some(rate)))
+        }
+        (_, Some(window)) if padding == Padding::Padded => format!("{window} ms"),
+        _ => setting(&cell.result.cell),
+    }
+}
+
+fn half(cell: &Measured, quantity: Quantity<'_>) -> Option<f64> {
+    Estimate::of(cell, quantity)?.half_width()
+}
+
+fn table(t: &TradeOff<'_>) -> NumberTable {
+    let rows = t
+        .cells
+        .iter()
+        .zip(&t.points)
+        .enumerate()
+        .map(|(i, (c, p))| {
+            [
+                c.result.cell.to_string(),
+                short(Some(p.throughput)),
+                short(half(c, THROUGHPUT)),
+                short(Some(p.latency)),
+                short(half(c, LATENCY)),
+                match (t.knee == Some(i), t.frontier.contains(&i)) {
+                    (true, _) => "knee".into(),
+                    (false, true) => "frontier".into(),
+                    (false, false) => String::new(),
+                },
+            ]
+        });
+    NumberTable::new(
+        ["setting", "tok/s", "±", "latency ms", "±", ""],
+        rows.collect(),
+    )
+}

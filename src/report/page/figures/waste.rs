@@ -1,0 +1,133 @@
+//! Padding (day2 §3.3) and idle rows (§4.3).
+
+use super::super::super::chart::theme::{PALETTE, WASTE};
+use super::super::super::chart::{Bar, Part, StackedBars};
+use super::super::figure::{Drawn, Figure, NumberTable};
+use crate::analysis::{Analysis, IdleCost, PaddingCost};
+use crate::number::short;
+
+/// Bars of one picture.
+const MOST_BARS: usize = 30;
+
+pub fn draw(analysis: &Analysis<'_>) -> Drawn {
+    let mut figures = Vec::new();
+    if !analysis.padding.is_empty() {
+        figures.push(padding(&analysis.padding)?);
+    }
+    if !analysis.idle.is_empty() {
+        figures.push(idle(&analysis.idle)?);
+    }
+    Ok(figures)
+}
+
+fn parts(useful: &str, wasted: &str) -> Vec<Part> {
+    let part = |name: &str, color| Part {
+        name: name.into(),
+        color,
+    };
+    vec![part(useful, PALETTE[0]), part(wasted, WASTE)]
+}
+
+fn padding(costs: &[PaddingCost<'_>]) -> Result<Figure, super::ChartError> {
+    let bars = costs.iter().take(MOST_BARS / 2).flat_map(|cost| {
+        [cost.padded, cost.ragged].map(|c| {
+            let runs = || c.result.runs.iter().map(|r| &r.summary);
+            let sum =
+                |of: fn(&crate::metrics::Summary) -> usize| runs().map(of).sum::<usize>() as f64;
+            let requests = sum(|s| s.completed).max(1.0);
+            let (all, padded) = (sum(|s| s.positions), sum(|s| s.padded_positions));
+            Bar {
+                label: format!(
+                    "batch {} {}",
+                    c.result.cell.batch_size, c.result.cell.padding
+                ),
+                values: vec![(all - padded) / requests, padded / requests],
+            }
+        })
+    });
+    let chart = StackedBars {
+        title: "Positions computed for a request, padded and ragged".into(),
+        x_title: "positions per request".into(),
+        unit: "positions".into(),
+        parts: parts("asked for", "padding"),
+        bars: bars.collect(),
+    };
+    let rows = costs.iter().map(|c| {
+        [
+            c.padded.result.cell.to_string(),
+            short(Some(c.waste_percent)),
+            short(Some(c.positions)),
+            short(Some(c.busy_ms)),
+            short(Some(c.latency_ms)),
+            short(c.latency_interval.map(|i| i.half_width)),
+            short(c.energy_j),
+        ]
+    });
+    Ok(Figure {
+        name: "padding".into(),
+        caption: "Padded beside ragged, everything else equal. The table has what padding adds to a request.".into(),
+        picture: chart.picture()?,
+        table: NumberTable::new(
+            [
+                "setting",
+                "padding % of positions",
+                "positions more",
+                "computing ms more",
+                "latency ms more",
+                "±",
+                "J more",
+            ],
+            rows.collect(),
+        ),
+    })
+}
+
+fn idle(costs: &[IdleCost<'_>]) -> Result<Figure, super::ChartError> {
+    let label = |c: &IdleCost<'_>| {
+        let cell = &c.cell.result.cell;
+        format!("batch {} output {}", cell.batch_size, cell.output_len)
+    };
+    let bars = costs.iter().take(MOST_BARS).map(|c| Bar {
+        label: label(c),
+        values: vec![100.0 - c.percent(), c.percent()],
+    });
+    let chart = StackedBars {
+        title: "Row-steps of decoding, working and idle".into(),
+        x_title: "share of all row-steps [%]".into(),
+        unit: "%".into(),
+        parts: parts("working", "idle"),
+        bars: bars.collect(),
+    };
+    let rows = costs.iter().map(|c| {
+        let throughput =
+            |m: &crate::sweep::Measured| m.result.mean(|r| Some(r.summary.output_throughput));
+        [
+            label(c),
+            c.cell.result.cell.load.to_string(),
+            c.row_steps.to_string(),
+            c.idle_row_steps.to_string(),
+            short(Some(c.percent())),
+            short(Some(c.idle_ms)),
+            short(throughput(c.cell)),
+            short(c.beside.and_then(throughput)),
+        ]
+    });
+    Ok(Figure {
+        name: "idle-rows".into(),
+        caption: "A batch runs until its slowest row ends.".into(),
+        picture: chart.picture()?,
+        table: NumberTable::new(
+            [
+                "setting",
+                "load",
+                "row-steps",
+                "idle",
+                "idle %",
+                "idle ms a request",
+                "tok/s",
+                "tok/s with equal outputs",
+            ],
+            rows.collect(),
+        ),
+    })
+}

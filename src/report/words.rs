@@ -1,0 +1,109 @@
+//! Conclusions on the terminal, at most 120 columns wide.
+
+use comfy_table::Table;
+
+use super::table::empty;
+use super::{Header, SavedSweep, remeasure};
+use crate::analysis::{Advice, ComparedCell, Comparison, Order, Pair, Verdict, with_interval};
+use crate::number::short;
+
+/// day2's expectations and what the data say.
+pub fn expectations(verdicts: &[Verdict]) -> String {
+    let mut table = empty(vec!["", "expectation", "ruling", "numbers"]);
+    for v in verdicts {
+        let numbers = match v.numbers.as_str() {
+            "–" => &v.why,
+            numbers => numbers,
+        };
+        table.add_row([v.section, &v.claim, &v.ruling.to_string(), numbers]);
+    }
+    format!("Expectations, tested\n{table}\n")
+}
+
+/// What each use is advised, and why.
+pub fn picks(header: &Header, advice: &[Advice<'_>]) -> String {
+    let mut table = empty(vec!["use", "pick"]);
+    for a in advice {
+        let mut text = match &a.pick {
+            None => format!("{}.", a.reasons().join("; ")),
+            Some(pick) => {
+                let result = &pick.chosen.cell.result;
+                let again = remeasure(header, result);
+                let reasons = a.reasons().join("; ");
+                format!("{}\n{reasons}.\nagain: {again}", result.cell)
+            }
+        };
+        if a.other_arrivals {
+            text += "\n(The sweep had no cells with this use's arrivals; all cells were judged.)";
+        }
+        table.add_row([
+            format!("{}\n{}", a.scenario.name, a.scenario.limits()),
+            text,
+        ]);
+    }
+    format!("Picks\n{table}\n")
+}
+
+/// Two sweeps side by side.
+pub fn comparison_of_sweeps(a: &SavedSweep, b: &SavedSweep, comparison: &Comparison<'_>) -> String {
+    let name = |s: &SavedSweep| {
+        let (model, runner) = (s.header.model(), &s.header.runner);
+        format!(
+            "{}: {model} on {runner}, {}",
+            s.path.display(),
+            s.header.started_utc
+        )
+    };
+    let mut table: Table = empty(vec![
+        "setting",
+        "A tok/s",
+        "B tok/s",
+        "B / A",
+        "A latency ms",
+        "B latency ms",
+        "B / A",
+        "J/token B / A",
+    ]);
+    for cell in &comparison.both {
+        table.add_row(compared(cell));
+    }
+    let mut text = format!("A  {}\nB  {}\n", name(a), name(b));
+    match comparison.both.is_empty() {
+        true => {
+            text += "No setting was measured in both: policy, batch size, window, padding, prompts, outputs and load must be the same.\n"
+        }
+        false => {
+            text += &format!(
+                "{table}\n↑ ↓: above or below for sure, at 95 %; ≈: cannot be told apart\n"
+            )
+        }
+    }
+    for (count, name) in [(comparison.only_a, "A"), (comparison.only_b, "B")] {
+        if count > 0 {
+            text += &format!("{count} settings are only in {name}, or have no completed request\n");
+        }
+    }
+    text
+}
+
+fn compared(cell: &ComparedCell<'_>) -> Vec<String> {
+    let ratio = |pair: &Pair| {
+        let sign = match pair.order() {
+            Order::Above => "↑",
+            Order::Below => "↓",
+            Order::Unsure => "≈",
+        };
+        format!("{} {sign}", short(Some(pair.ratio())))
+    };
+    let (throughput, latency) = (&cell.output_throughput, &cell.latency_ms);
+    vec![
+        cell.cell.to_string(),
+        with_interval(&throughput.a),
+        with_interval(&throughput.b),
+        ratio(throughput),
+        with_interval(&latency.a),
+        with_interval(&latency.b),
+        ratio(latency),
+        cell.j_per_output_token.as_ref().map_or("–".into(), ratio),
+    ]
+}
