@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use batchlab::analysis::{Analysis, Context};
 use batchlab::report::{
-    Header, KvInfo, Machine, Report, ResultsFolder, SavedSweep, Status, write_page,
+    Header, KvInfo, Machine, MemoryInfo, Report, ResultsFolder, SavedSweep, Status, write_page,
 };
 use batchlab::sweep::{CellResult, CellSpec};
 use clap::Parser;
@@ -68,7 +68,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let saved = SavedSweep::open(&folder)?;
     let opened = start.elapsed();
     let context = Context {
-        kv_pool_bytes: saved.header.kv.bytes,
+        kv_pool_bytes: saved.header.kv.predicted_bytes,
         samples: &|index| saved.samples(index),
         own: None,
     };
@@ -104,8 +104,10 @@ fn header(cells: &[CellResult]) -> Header {
             kv_bytes_per_token: 1024,
             page_size: 32,
             pages: 1000,
-            bytes: 1000 << 20,
+            predicted_bytes: 1000 << 20,
+            allocated_bytes: None,
         },
+        memory: MemoryInfo::default(),
         config: serde_json::Value::Null,
         cells_total: cells.len(),
         engine_options: Vec::new(),

@@ -22,6 +22,33 @@ pub fn short(value: Option<f64>) -> String {
     }
 }
 
+/// `1,234,567`.
+pub fn whole(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Bytes in the largest unit that leaves at least 1: `14.06 MiB`.
+pub fn size(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let unit = (bytes.max(1).ilog2() / 10) as usize;
+    match unit {
+        0 => format!("{bytes} B"),
+        _ => format!(
+            "{} {}",
+            short(Some(bytes as f64 / 1024f64.powi(unit as i32))),
+            units[unit]
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,5 +70,28 @@ mod tests {
             assert_eq!(short(Some(value)), text);
         }
         assert_eq!(short(None), "–");
+    }
+
+    #[test]
+    fn whole_numbers_and_sizes() {
+        let cases = [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (14_745_600, "14,745,600"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(whole(value), text);
+        }
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.00 KiB"),
+            (14_745_600, "14.06 MiB"),
+            (34_359_738_368, "32.00 GiB"),
+            (u64::MAX, "16.00 EiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
     }
 }

@@ -25,6 +25,16 @@ pub struct RowPlan {
     pub sample_index: u32,
 }
 
+impl RowPlan {
+    /// Pairs of a query and a key that it sees: the last query sees all n visible positions, each
+    /// one before it one less.
+    pub fn query_key_pairs(&self) -> usize {
+        let visible = self.kv_len - self.kv_start;
+        let queries = self.query_len.min(visible);
+        queries * visible - queries * queries.saturating_sub(1) / 2
+    }
+}
+
 /// One step: every row's tokens packed in row order, and the rows.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct StepPlan {
@@ -56,4 +66,34 @@ pub struct StepOutput {
     /// Time of this step spent computing: waiting for the device, or the CPU runner's own
     /// arithmetic. The rest of the step is the host's work.
     pub compute: std::time::Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_those_under_the_causal_mask() {
+        // (query_len, kv_start, kv_len) → each query's keys, counted one by one.
+        for (query_len, kv_start, kv_len) in [
+            (1, 0, 1),
+            (1, 0, 9),
+            (4, 0, 4),
+            (3, 0, 7),
+            (5, 2, 5),
+            (5, 5, 5),
+        ] {
+            let row = RowPlan {
+                query_len,
+                kv_start,
+                kv_len,
+                pages: Vec::new(),
+                sampling: Sampling::GREEDY,
+                sample_index: 0,
+            };
+            let queries = kv_len - query_len..kv_len;
+            let keys = queries.flat_map(|q| (kv_start..kv_len).filter(move |&k| k <= q));
+            assert_eq!(row.query_key_pairs(), keys.count(), "{row:?}");
+        }
+    }
 }

@@ -110,6 +110,10 @@ pub struct StepShape {
     /// Positions computed, padding included.
     pub tokens: usize,
     pub padded_tokens: usize,
+    /// KV positions that attention sees, of all rows.
+    pub kv_positions: usize,
+    /// Pairs of a query and a key that it sees.
+    pub query_key_pairs: usize,
     /// Pages leased, and pages in the pool.
     pub kv_pages_used: usize,
     pub kv_pages_total: usize,
@@ -274,14 +278,17 @@ impl Scheduler {
                 shape.idle_rows += usize::from(sequence.finished);
                 sequence.decode(&mut plan);
             }
-            plan.rows.push(RowPlan {
+            let row = RowPlan {
                 query_len: plan.token_ids.len() - tokens_before,
                 kv_start: sequence.pad,
                 kv_len: sequence.kv_len,
                 pages: sequence.lease.pages().to_vec(),
                 sampling: sequence.request.sampling,
                 sample_index: sequence.output.len() as u32,
-            });
+            };
+            shape.kv_positions += row.kv_len - row.kv_start;
+            shape.query_key_pairs += row.query_key_pairs();
+            plan.rows.push(row);
         }
         shape.tokens = plan.tokens();
         (plan, shape)

@@ -52,7 +52,7 @@ fn no_subcommand_is_help() {
             .and(contains("generate"))
             .and(contains("gpu")),
     );
-    for subcommand in ["sweep", "generate", "gpu"] {
+    for subcommand in ["sweep", "generate", "plan", "gpu"] {
         batchlab().args([subcommand, "--help"]).assert().success();
     }
 }
@@ -169,6 +169,12 @@ fn a_sweep_prints_its_tables_and_can_be_resumed() {
     assert_eq!(saved["config"]["measure"]["seed"], 7);
     assert_eq!(saved["cells"][0]["runs"][0]["summary"]["output_tokens"], 16);
     assert!(saved["gpu"].is_null() && saved["machine"]["os"].is_string());
+    let (kv, memory) = (&saved["kv"], &saved["memory"]);
+    assert!(kv["predicted_bytes"].as_u64().unwrap() > 0);
+    assert_eq!(kv["allocated_bytes"], kv["predicted_bytes"]);
+    assert_eq!(memory["kv"]["allocated_bytes"], kv["allocated_bytes"]);
+    assert!(memory["weights"]["allocated_bytes"].as_u64().unwrap() > 0);
+    assert!(memory["gpu_memory_used_before_bytes"].is_null());
 
     // Not overwritten without --resume.
     small(&out)

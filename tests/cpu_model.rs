@@ -6,7 +6,7 @@ use std::path::Path;
 use batchlab::model::Model;
 use batchlab::plan::{RowPlan, StepPlan};
 use batchlab::runner::cpu::CpuRunner;
-use batchlab::runner::{KvBudget, Limits, Runner, RunnerError, RunnerOptions};
+use batchlab::runner::{KvBudget, Limits, Runner, RunnerError, RunnerOptions, Target};
 use batchlab::sampling::{Sampling, argmax};
 use safetensors::SafeTensors;
 
@@ -269,6 +269,32 @@ fn the_number_of_threads_changes_no_bit() {
 
 fn bundled() -> Model {
     Model::open(None).unwrap()
+}
+
+#[test]
+fn memory_is_what_was_planned_to_the_byte() {
+    for model in [bundled(), Model::open(Some("dummy:distilgpt2")).unwrap()] {
+        let options = options(32);
+        let runner = CpuRunner::new(&model, &options).unwrap();
+        let memory = runner.memory();
+        assert_eq!(memory.asked, memory.given);
+        assert_eq!(
+            memory.asked,
+            Target::Cpu.footprint(&model.spec, &options).unwrap()
+        );
+    }
+}
+
+#[test]
+fn what_a_cpu_reaches_is_measured() {
+    let mut runner = CpuRunner::new(&bundled(), &options(32)).unwrap();
+    let ceilings = runner.measure_ceilings().unwrap();
+    // Any machine of this century: 100 MB/s and 100 MFLOP/s to 10 TB/s and 100 TFLOP/s.
+    assert!(
+        (1e8..1e13).contains(&ceilings.copy_bytes_per_s),
+        "{ceilings:?}"
+    );
+    assert!((1e8..1e14).contains(&ceilings.flop_per_s), "{ceilings:?}");
 }
 
 #[test]

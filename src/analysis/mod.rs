@@ -54,7 +54,7 @@ pub struct Analysis<'a> {
 /// What is known beside the cells.
 pub struct Context<'a> {
     /// Of the KV pool.
-    pub kv_pool_bytes: usize,
+    pub kv_pool_bytes: u64,
     /// The GPU's readings while a cell ran.
     pub samples: &'a dyn Fn(usize) -> Result<Vec<GpuSample>, Error>,
     /// Judged before the presets.

@@ -6,7 +6,7 @@ use batchlab::runner::{self, DeviceChoice, Dtype, KvBudget, Limits, Runner, Runn
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Model and device")]
-pub struct EngineArgs {
+pub struct ModelArgs {
     /// A folder in Hugging Face layout, a hub id such as distilgpt2, or dummy:distilgpt2 (dummy:gpt2,
     /// -medium, -large, -xl) for random weights of that shape; without it, the bundled model
     #[arg(long, value_name = "MODEL")]
@@ -16,42 +16,55 @@ pub struct EngineArgs {
     pub device: DeviceChoice,
     /// f32, f16 or bf16; without it bf16 on CUDA, f32 on a CPU
     #[arg(long, value_name = "DTYPE")]
-    dtype: Option<Dtype>,
+    pub dtype: Option<Dtype>,
     /// Tokens in a page of the KV cache; a power of two
     #[arg(long, default_value = "32", value_name = "N", value_parser = block_size)]
-    kv_block_size: usize,
+    pub kv_block_size: usize,
+    /// Share of the GPU's free memory that the model and the KV cache may take
+    #[arg(long, default_value = "0.9", value_name = "SHARE", value_parser = share)]
+    pub gpu_memory_utilization: f64,
+}
+
+impl ModelArgs {
+    pub fn model(&self) -> Result<Model, Error> {
+        Ok(Model::open(self.model.as_deref())?)
+    }
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct EngineArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
     /// Memory of the KV cache, such as 512MiB or 4GiB
     #[arg(long, value_name = "BYTES", value_parser = bytes, conflicts_with = "gpu_memory_utilization")]
     kv_cache_memory: Option<u64>,
-    /// Share of the GPU's free memory that the model and the KV cache may take
-    #[arg(long, default_value = "0.9", value_name = "SHARE", value_parser = share)]
-    gpu_memory_utilization: f64,
 }
 
 impl EngineArgs {
     pub fn model(&self) -> Result<Model, Error> {
-        Ok(Model::open(self.model.as_deref())?)
+        self.model.model()
     }
 
     /// Opens the runner and says on stderr which device it is and why.
     pub fn runner(&self, model: &Model, limits: Limits) -> Result<Box<dyn Runner>, Error> {
-        let (runner, device) = runner::open(self.device, model, &self.runner_options(limits))?;
+        let (runner, device) =
+            runner::open(self.model.device, model, &self.runner_options(limits))?;
         eprintln!("{device}");
         Ok(runner)
     }
 
     /// Options that ask for the same model on the same device, whatever `auto` found.
     pub fn as_options(&self, runner: &dyn Runner) -> Vec<String> {
-        let device = match (self.device, runner.pci_bus_id()) {
+        let device = match (self.model.device, runner.pci_bus_id()) {
             (DeviceChoice::Cuda { ordinal }, _) => format!("cuda:{ordinal}"),
             (_, Some(_)) => "cuda".into(),
             (_, None) => "cpu".into(),
         };
         let mut options = vec!["--device".into(), device];
-        if let Some(model) = &self.model {
+        if let Some(model) = &self.model.model {
             options.extend(["--model".into(), model.clone()]);
         }
-        if let Some(dtype) = self.dtype {
+        if let Some(dtype) = self.model.dtype {
             options.extend(["--dtype".into(), dtype.to_string()]);
         }
         options
@@ -59,11 +72,11 @@ impl EngineArgs {
 
     pub fn runner_options(&self, limits: Limits) -> RunnerOptions {
         RunnerOptions {
-            dtype: self.dtype,
-            page_size: self.kv_block_size,
+            dtype: self.model.dtype,
+            page_size: self.model.kv_block_size,
             kv: match self.kv_cache_memory {
                 Some(bytes) => KvBudget::Bytes(bytes),
-                None => KvBudget::Utilization(self.gpu_memory_utilization),
+                None => KvBudget::Utilization(self.model.gpu_memory_utilization),
             },
             limits,
         }
@@ -84,8 +97,8 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Bytes with an optional unit: powers of 1024 for KiB, MiB, GiB, of 1000 for KB, MB, GB.
-fn bytes(text: &str) -> Result<u64, String> {
+/// Bytes with an optional unit: powers of 1024 for KiB to TiB, of 1000 for KB to TB.
+pub fn bytes(text: &str) -> Result<u64, String> {
     let wrong = || "give a size above 0, such as 512MiB, 4GiB or 1073741824".to_string();
     let at = text
         .find(|c: char| c.is_ascii_alphabetic())
@@ -99,6 +112,8 @@ fn bytes(text: &str) -> Result<u64, String> {
         "kb" => 1_000,
         "mb" => 1_000_000,
         "gb" => 1_000_000_000,
+        "tib" => 1 << 40,
+        "tb" => 1_000_000_000_000,
         _ => return Err(wrong()),
     };
     let number: f64 = number.trim().parse().map_err(|_| wrong())?;
@@ -119,7 +134,7 @@ mod tests {
         assert_eq!(bytes("1.5 mib"), Ok(3 << 19));
         assert_eq!(bytes("2GB"), Ok(2_000_000_000));
         assert_eq!(bytes("123"), Ok(123));
-        for bad in ["", "0", "-1GiB", "nan", "inf", "4TB", "GiB", "1e30"] {
+        for bad in ["", "0", "-1GiB", "nan", "inf", "4PB", "GiB", "1e30"] {
             assert!(bytes(bad).is_err(), "{bad}");
         }
     }

@@ -7,17 +7,19 @@ use std::path::PathBuf;
 use anyhow::Context;
 use batchlab::Error;
 use batchlab::batching::Static;
-use batchlab::clock::WallClock;
-use batchlab::engine::{Engine, EngineConfig};
+use batchlab::clock::{Clock, WallClock};
+use batchlab::engine::{Engine, EngineConfig, Records};
 use batchlab::metrics::Summary;
 use batchlab::model::{Model, TextStream};
 use batchlab::request::Finished;
-use batchlab::runner::Limits;
+use batchlab::runner::{Limits, Runner};
 use batchlab::sampling::Sampling;
 use batchlab::scheduler::Padding;
 use batchlab::workload::{Arrivals, Ask, Load, RequestOptions, drive};
 
+use super::at_least_one;
 use super::engine_args::EngineArgs;
+use super::profile::{self, ProfileArgs};
 use super::prompt_args::read_prompt_file;
 
 /// Generate text and stream it.
@@ -38,6 +40,8 @@ pub struct GenerateArgs {
     ignore_eos: bool,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    profile: ProfileArgs,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -69,13 +73,6 @@ impl From<&SamplingArgs> for Sampling {
     }
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(n) if n > 0 => Ok(n),
-        _ => Err("give a whole number of at least 1".into()),
-    }
-}
-
 fn temperature(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(t) if t.is_finite() && t >= 0.0 => Ok(t),
@@ -95,42 +92,120 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let prompts = args.prompts(&model)?;
     let limits = limits(&model, &prompts, args.max_new_tokens)?;
     let mut runner = args.engine.runner(&model, limits)?;
-
-    let clock = WallClock::start();
-    let config = EngineConfig {
-        policy: Box::new(Static {
-            batch_size: prompts.len(),
-        }),
-        padding: Padding::Ragged,
-        max_queue_size: prompts.len(),
-        max_positions: model.spec.max_positions,
+    let job = Job {
+        args,
+        model: &model,
+        prompts: &prompts,
+        clock: &WallClock::start(),
     };
-    let mut engine = Engine::new(runner.as_mut(), &clock, config);
-    let mut arrivals = args.arrivals(&model, &prompts)?;
-    let mut stream = model.tokenizer.stream();
-    let mut printed = Ok(());
-    let ended = drive(&mut engine, &mut arrivals, |progress| {
-        if prompts.len() == 1 {
-            printed = print(&mut stream, &progress.tokens);
+    let generated = match (args.profile.json, prompts.len()) {
+        (true, _) => job.generate(runner.as_mut(), |_| Ok(()))?,
+        (false, 1) => job.stream(runner.as_mut())?,
+        (false, _) => {
+            let generated = job.generate(runner.as_mut(), |_| Ok(()))?;
+            super::print(&job.all(&generated)?)?;
+            generated
         }
-        match printed {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        }
-    });
-    printed?;
-    let mut ended = ended?;
-    if prompts.len() == 1 {
-        super::print(&stream.finish().map_err(Error::from)?)?;
-    } else {
-        super::print(&all(&model, args, &mut ended)?)?;
+    };
+    if args.profile.profile {
+        return profile::run(&args.profile, &job, runner.as_mut(), &generated);
     }
-    let records = engine.records();
-    eprintln!(
-        "{}",
-        timing(&Summary::of(&ended, &records.batches, &records.steps, &[]))
-    );
+    let Generated { finished, records } = generated;
+    let summary = Summary::of(&finished, &records.batches, &records.steps, &[]);
+    eprintln!("{}", timing(&summary));
     Ok(())
+}
+
+/// What to generate: all prompts as one batch.
+pub struct Job<'a> {
+    args: &'a GenerateArgs,
+    pub model: &'a Model,
+    prompts: &'a [Vec<u32>],
+    clock: &'a WallClock,
+}
+
+/// One run of a job.
+pub struct Generated {
+    /// In the order of the prompts.
+    pub finished: Vec<Finished>,
+    pub records: Records,
+}
+
+impl Job<'_> {
+    /// Runs it; `delivered` hears of every step's tokens.
+    pub fn generate(
+        &self,
+        runner: &mut dyn Runner,
+        mut delivered: impl FnMut(&[(u64, u32)]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Generated> {
+        let config = EngineConfig {
+            policy: Box::new(Static {
+                batch_size: self.prompts.len(),
+            }),
+            padding: Padding::Ragged,
+            max_queue_size: self.prompts.len(),
+            max_positions: self.model.spec.max_positions,
+        };
+        let mut engine = Engine::new(runner, self.clock, config);
+        let mut arrivals = self.arrivals()?;
+        let mut heard = Ok(());
+        let ended = drive(&mut engine, &mut arrivals, |progress| {
+            heard = delivered(&progress.tokens);
+            match heard {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
+        });
+        heard?;
+        let mut finished = ended?;
+        finished.sort_by_key(|r| r.id);
+        Ok(Generated {
+            finished,
+            records: engine.records().clone(),
+        })
+    }
+
+    /// Runs it and prints its one text as it comes.
+    fn stream(&self, runner: &mut dyn Runner) -> anyhow::Result<Generated> {
+        let mut stream = self.model.tokenizer.stream();
+        let generated = self.generate(runner, |tokens| print(&mut stream, tokens))?;
+        super::print(&stream.finish().map_err(Error::from)?)?;
+        Ok(generated)
+    }
+
+    /// The text of every prompt's output.
+    pub fn texts(&self, generated: &Generated) -> Result<Vec<String>, Error> {
+        let finished = generated.finished.iter();
+        finished
+            .map(|r| Ok(self.model.tokenizer.decode(&r.output)?))
+            .collect()
+    }
+
+    fn all(&self, generated: &Generated) -> Result<String, Error> {
+        let texts = self.texts(generated)?;
+        let named = texts.iter().enumerate().map(|(i, text)| {
+            let prompt = self.args.prompt.get(i).map_or("(file)", String::as_str);
+            format!("=== {prompt}\n{text}\n")
+        });
+        Ok(named.collect())
+    }
+
+    fn arrivals(&self) -> Result<Arrivals, Error> {
+        let asks = self.prompts.iter().map(|prompt| Ask {
+            prompt: prompt.clone(),
+            output_len: self.args.max_new_tokens,
+        });
+        let options = RequestOptions {
+            stop_tokens: match self.args.ignore_eos {
+                true => Vec::new(),
+                false => self.model.spec.eos_tokens.clone(),
+            },
+            sampling: Sampling::from(&self.args.sampling),
+            timeout: None,
+        };
+        let now = self.clock.now();
+        Arrivals::new(asks.collect(), Load::Offline, options, now, 0).map_err(Error::Usage)
+    }
 }
 
 impl GenerateArgs {
@@ -145,29 +220,6 @@ impl GenerateArgs {
                 ids => Ok(ids),
             })
             .collect()
-    }
-
-    fn arrivals(&self, model: &Model, prompts: &[Vec<u32>]) -> Result<Arrivals, Error> {
-        let asks = prompts.iter().map(|prompt| Ask {
-            prompt: prompt.clone(),
-            output_len: self.max_new_tokens,
-        });
-        let options = RequestOptions {
-            stop_tokens: match self.ignore_eos {
-                true => Vec::new(),
-                false => model.spec.eos_tokens.clone(),
-            },
-            sampling: Sampling::from(&self.sampling),
-            timeout: None,
-        };
-        Arrivals::new(
-            asks.collect(),
-            Load::Offline,
-            options,
-            Default::default(),
-            0,
-        )
-        .map_err(Error::Usage)
     }
 }
 
@@ -196,17 +248,6 @@ fn print(stream: &mut TextStream<'_>, tokens: &[(u64, u32)]) -> anyhow::Result<(
         write!(out, "{}", stream.push(token).map_err(Error::from)?).context("stdout")?;
     }
     out.flush().context("stdout")
-}
-
-fn all(model: &Model, args: &GenerateArgs, ended: &mut [Finished]) -> Result<String, Error> {
-    ended.sort_by_key(|r| r.id);
-    let mut out = String::new();
-    for (i, request) in ended.iter().enumerate() {
-        let text = model.tokenizer.decode(&request.output)?;
-        let prompt = args.prompt.get(i).map_or("(file)", String::as_str);
-        out += &format!("=== {prompt}\n{text}\n");
-    }
-    Ok(out)
 }
 
 fn timing(s: &Summary) -> String {

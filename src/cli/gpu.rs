@@ -120,7 +120,7 @@ fn one_line(r: &GpuReading) -> String {
 }
 
 fn compare_readers(args: &GpuArgs) -> anyhow::Result<()> {
-    let device = match args.engine.device {
+    let device = match args.engine.model.device {
         DeviceChoice::Cuda { ordinal } => DeviceChoice::Cuda { ordinal },
         DeviceChoice::Auto => DeviceChoice::Cuda { ordinal: 0 },
         DeviceChoice::Cpu => {

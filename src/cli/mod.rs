@@ -5,6 +5,9 @@ mod engine_args;
 mod generate;
 mod gpu;
 mod gpu_load;
+mod memory;
+mod plan;
+mod profile;
 mod prompt_args;
 mod report;
 mod sweep;
@@ -30,6 +33,7 @@ enum Command {
     Sweep(Box<sweep_args::SweepArgs>),
     Report(report::ReportArgs),
     Generate(generate::GenerateArgs),
+    Plan(plan::PlanArgs),
     Gpu(gpu::GpuArgs),
 }
 
@@ -38,6 +42,7 @@ pub fn run() -> anyhow::Result<()> {
         Some(Command::Sweep(args)) => sweep::run(&args),
         Some(Command::Report(args)) => report::run(&args),
         Some(Command::Generate(args)) => generate::run(&args),
+        Some(Command::Plan(args)) => plan::run(&args),
         Some(Command::Gpu(args)) => gpu::run(&args),
         None => print(&Cli::command().render_help().to_string()),
     };
@@ -71,6 +76,14 @@ fn parse() -> anyhow::Result<Cli> {
         let line = line.strip_prefix("error: ").unwrap_or(&line);
         Error::Usage(format!("{line}; see --help")).into()
     })
+}
+
+/// A count that a user gives.
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err("give a whole number of at least 1".into()),
+    }
 }
 
 /// Writes to stdout.

@@ -56,7 +56,7 @@ fn finish(
     output: &Path,
 ) -> anyhow::Result<()> {
     let context = Context {
-        kv_pool_bytes: saved.header.kv.bytes,
+        kv_pool_bytes: saved.header.kv.predicted_bytes,
         samples: &|index| saved.samples(index),
         own: advice.own(),
     };

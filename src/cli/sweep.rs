@@ -9,8 +9,8 @@ use batchlab::Error;
 use batchlab::clock::WallClock;
 use batchlab::model::Model;
 use batchlab::report::{
-    Header, KvInfo, Machine, Progress, Report, ResultsFolder, Status, default_folder, dry_run,
-    tables,
+    Header, KvInfo, Machine, MemoryInfo, Progress, Report, ResultsFolder, Status, default_folder,
+    dry_run, tables,
 };
 use batchlab::runner::{Limits, Runner};
 use batchlab::sweep::{
@@ -20,6 +20,7 @@ use batchlab::sweep::{
 use batchlab::telemetry::{GpuId, GpuInfo, GpuSample, NvmlSource, Sampler};
 use serde_json::json;
 
+use super::memory::open_measured;
 use super::sweep_args::{Asked, SweepArgs};
 use super::{print, report};
 
@@ -41,14 +42,20 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
         .map(|t| t.workload(&model))
         .collect::<Result<Vec<_>, _>>()?;
     let limits = limits(&asked, &model, &workloads)?;
-    let mut runner = args.engine.runner(&model, limits)?;
+    let options = args.engine.runner_options(limits);
+    let (mut runner, memory) = open_measured(args.engine.model.device, &model, &options)?;
     let options = args.measure_options(runner.pci_bus_id().is_some())?;
     let clock = WallClock::start();
     let (gpu, sampler) = watch_gpu(runner.as_ref(), &clock);
 
     let config = config(&model, runner.as_ref(), &asked.grids, &options);
     let (folder, mut results) = open_folder(args, &config)?;
-    let header = header(args, &asked, runner.as_ref(), config, gpu);
+    let opened = Opened {
+        runner: runner.as_ref(),
+        memory,
+        gpu,
+    };
+    let header = header(args, &asked, opened, config);
     let mut keeper = Keeper {
         progress: Progress::start(cells.len(), results.len()),
         folder,
@@ -181,13 +188,24 @@ fn open_folder(
     }
 }
 
+/// The runner as the report describes it.
+struct Opened<'a> {
+    runner: &'a dyn Runner,
+    memory: MemoryInfo,
+    gpu: Option<GpuInfo>,
+}
+
 fn header(
     args: &SweepArgs,
     asked: &Asked,
-    runner: &dyn Runner,
+    opened: Opened<'_>,
     config: serde_json::Value,
-    gpu: Option<GpuInfo>,
 ) -> Header {
+    let Opened {
+        runner,
+        memory,
+        gpu,
+    } = opened;
     let layout = runner.kv_layout();
     let prompt_options = asked.texts.iter();
     Header {
@@ -204,8 +222,10 @@ fn header(
             kv_bytes_per_token: layout.bytes_per_token(),
             page_size: layout.page_size,
             pages: runner.kv_pages(),
-            bytes: runner.kv_pages() * layout.bytes_per_page(),
+            predicted_bytes: memory.kv.predicted_bytes,
+            allocated_bytes: Some(memory.kv.allocated_bytes),
         },
+        memory,
         config,
         cells_total: all_cells(&asked.grids).len(),
         engine_options: args.engine.as_options(runner),

@@ -1,11 +1,15 @@
 //! From records to the numbers people compare.
 
+mod profile;
 mod records;
+mod roofline;
 mod statistics;
 mod summary;
 mod trace;
 
+pub use profile::{Phase, Profile};
 pub use records::{BatchRecord, RequestTimes, StepRecord};
+pub use roofline::{Bound, Ceilings, NetworkSize, Work};
 pub use statistics::{Interval, Statistics, confidence_interval, t_half_width};
 pub use summary::{StepTimes, Summary};
 pub use trace::{RequestTrace, traces};

@@ -25,12 +25,19 @@ pub(super) fn api(id: &str) -> Result<ApiRepo, ModelError> {
         .model(id.to_owned()))
 }
 
+/// Fetches config.json alone, unless it is in the cache, and returns the folder that holds it.
+pub(super) fn fetch_config(api: &ApiRepo, id: &str) -> Result<PathBuf, ModelError> {
+    let config = api.get("config.json");
+    Ok(config
+        .map_err(|e| failed(id, "config.json", &e))?
+        .with_file_name(""))
+}
+
 /// Fetches what is not in the cache yet and returns the folder that holds the files.
 pub(super) fn fetch(api: &ApiRepo, id: &str) -> Result<PathBuf, ModelError> {
     let get = |file: &str| api.get(file).map_err(|e| failed(id, file, &e));
-    let config = get("config.json")?;
+    let folder = fetch_config(api, id)?;
     get("tokenizer.json")?;
-    let folder = config.with_file_name("");
     // An index in the cache says that the weights are sharded; asking for the single file, which
     // is in no cache, would need the network.
     let sharded = folder.join(INDEX).exists()
@@ -133,18 +140,16 @@ mod tests {
         stream.write_all(body).unwrap();
     }
 
-    fn fetch_from(endpoint: &str, cache: &Path, id: &str) -> Result<PathBuf, ModelError> {
+    fn api_of(endpoint: &str, cache: &Path, id: &str) -> ApiRepo {
         let builder = ApiBuilder::new()
             .with_endpoint(endpoint.to_owned())
             .with_cache_dir(cache.to_owned());
-        fetch(
-            &builder
-                .with_progress(false)
-                .build()
-                .unwrap()
-                .model(id.to_owned()),
-            id,
-        )
+        let api = builder.with_progress(false).build().unwrap();
+        api.model(id.to_owned())
+    }
+
+    fn fetch_from(endpoint: &str, cache: &Path, id: &str) -> Result<PathBuf, ModelError> {
+        fetch(&api_of(endpoint, cache, id), id)
     }
 
     #[test]
@@ -169,6 +174,16 @@ mod tests {
             let offline = fetch_from("http://127.0.0.1:9", cache.path(), "owner/tiny");
             assert_eq!(offline.unwrap(), folder);
         }
+    }
+
+    #[test]
+    fn planning_fetches_config_json_alone() {
+        let cache = tempfile::tempdir().unwrap();
+        let api = api_of(&serve("gpt2-f32"), cache.path(), "owner/tiny");
+        let folder = fetch_config(&api, "owner/tiny").unwrap();
+        let files: Vec<_> = std::fs::read_dir(folder).unwrap().flatten().collect();
+        assert_eq!(files.len(), 1);
+        assert_eq!(files[0].file_name(), "config.json");
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! A model as data: its shape, its parameters, its tokenizer, and where they come from.
 
+mod config;
 mod contained;
 mod error;
 mod hub;
+mod llama;
 mod params;
 mod safetensors_file;
+mod shape;
 mod source;
 mod spec;
 mod tokenizer;
@@ -12,7 +15,7 @@ mod weights;
 
 pub use error::ModelError;
 pub use params::{Param, ParamData, seeded_unit};
-pub use source::DUMMY_SHAPES;
+pub use shape::ModelShape;
 pub use spec::{Activation, ModelSpec};
 pub use tokenizer::{TextStream, Tokenizer};
 

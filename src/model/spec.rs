@@ -1,10 +1,10 @@
 //! The shape of a model, read from config.json.
 
-use std::path::Path;
-
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::ModelError;
+use super::config::{Config, most};
+use crate::kv::KvLayout;
 
 /// The MLP's activation function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,19 +64,18 @@ impl ModelSpec {
     pub fn qkv_width(&self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
-}
 
-/// Largest values taken for real; beyond them a config.json is damaged, and memory sizes computed
-/// from it could overflow.
-mod most {
-    pub const LAYERS: usize = 1 << 10;
-    pub const CHANNELS: usize = 1 << 16;
-    pub const MLP_WIDTH: usize = 1 << 18;
-    pub const VOCAB: usize = 1 << 22;
-    pub const POSITIONS: usize = 1 << 24;
-}
+    /// How a runner lays out the KV slab, in pages of `page_size` positions.
+    pub fn kv_layout(&self, page_size: usize, bytes_per_element: usize) -> KvLayout {
+        KvLayout {
+            layers: self.layers,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            page_size,
+            bytes_per_element,
+        }
+    }
 
-impl ModelSpec {
     /// GPT-2's shape with its usual vocabulary, 1024 positions and heads of 64.
     pub(super) fn gpt2(name: &str, layers: usize, channels: usize) -> Self {
         Self {
@@ -95,9 +94,8 @@ impl ModelSpec {
         }
     }
 
-    /// Reads Hugging Face's config.json. `path` is only named in errors.
-    pub(super) fn from_config(name: &str, path: &Path, json: &[u8]) -> Result<Self, ModelError> {
-        let config = Config::parse(path, json)?;
+    /// Reads GPT-2's config.json.
+    pub(super) fn from_config(name: &str, config: &Config<'_>) -> Result<Self, ModelError> {
         config.one_of("model_type", &["gpt2"])?;
         // Settings that change the arithmetic and that this forward pass does not have.
         for (key, only) in [
@@ -116,20 +114,10 @@ impl ModelSpec {
                 ));
             }
         }
-        if let Some(found) = config.given("quantization_config") {
-            return Err(config.error(
-                "quantization_config",
-                found.to_string(),
-                "none: unquantized weights",
-            ));
-        }
+        config.unquantized()?;
 
         let channels = config.size("n_embd", most::CHANNELS)?;
-        let heads = config.size("n_head", channels)?;
-        if !channels.is_multiple_of(heads) {
-            let expected = format!("a divisor of \"n_embd\", {channels}");
-            return Err(config.error("n_head", heads.to_string(), expected));
-        }
+        let heads = config.divisor("n_head", ("n_embd", channels))?;
         let vocab = config.size("vocab_size", most::VOCAB)?;
         Ok(Self {
             name: name.to_owned(),
@@ -151,69 +139,8 @@ impl ModelSpec {
     }
 }
 
-/// A parsed config.json, with the path that its errors name.
-struct Config<'a> {
-    path: &'a Path,
-    keys: Map<String, Value>,
-}
-
-impl<'a> Config<'a> {
-    fn parse(path: &'a Path, json: &[u8]) -> Result<Self, ModelError> {
-        let remedy = "copy the model's original config.json again";
-        match serde_json::from_slice(json) {
-            Ok(Value::Object(keys)) => Ok(Self { path, keys }),
-            Ok(_) => Err(ModelError::file(path, "is JSON but not an object", remedy)),
-            Err(e) => Err(ModelError::file(
-                path,
-                format!("is not valid JSON ({e})"),
-                remedy,
-            )),
-        }
-    }
-
-    /// The value of a key that is there and not null.
-    fn given(&self, key: &str) -> Option<&Value> {
-        self.keys.get(key).filter(|value| !value.is_null())
-    }
-
-    fn error(
-        &self,
-        key: &str,
-        found: impl Into<String>,
-        expected: impl Into<String>,
-    ) -> ModelError {
-        ModelError::Config {
-            path: self.path.to_owned(),
-            key: key.to_owned(),
-            found: found.into(),
-            expected: expected.into(),
-        }
-    }
-
-    fn needed(&self, key: &str, expected: &str) -> Result<&Value, ModelError> {
-        self.given(key)
-            .ok_or_else(|| self.error(key, "missing", expected))
-    }
-
-    fn one_of(&self, key: &str, known: &[&str]) -> Result<&str, ModelError> {
-        let expected = format!("one of {}", known.join(", "));
-        let value = self.needed(key, &expected)?;
-        match value.as_str() {
-            Some(text) if known.contains(&text) => Ok(text),
-            _ => Err(self.error(key, value.to_string(), expected)),
-        }
-    }
-
-    /// A whole number from 1 to `most`.
-    fn size(&self, key: &str, most: usize) -> Result<usize, ModelError> {
-        let expected = format!("a whole number from 1 to {most}");
-        let value = self.needed(key, &expected)?;
-        match value.as_u64().and_then(|n| usize::try_from(n).ok()) {
-            Some(n) if (1..=most).contains(&n) => Ok(n),
-            _ => Err(self.error(key, value.to_string(), expected)),
-        }
-    }
-
+/// What only GPT-2's config.json has.
+impl Config<'_> {
     fn norm_eps(&self) -> Result<f32, ModelError> {
         let key = "layer_norm_epsilon";
         let Some(value) = self.given(key) else {

@@ -23,7 +23,38 @@ pub struct KvInfo {
     pub kv_bytes_per_token: usize,
     pub page_size: usize,
     pub pages: usize,
-    pub bytes: usize,
+    /// By the formula, whole pages.
+    pub predicted_bytes: u64,
+    /// By the device's own account.
+    pub allocated_bytes: Option<u64>,
+}
+
+/// Memory of the runner. `gpu_memory_used` is NVML's, of all processes, before the runner was opened
+/// and after: the difference also holds the CUDA context.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct MemoryInfo {
+    pub weights: PartInfo,
+    pub scratch: PartInfo,
+    pub kv: PartInfo,
+    /// By how much the device's free memory fell while the runner opened; none on a CPU.
+    pub device_allocated_bytes: Option<u64>,
+    pub gpu_memory_used_before_bytes: Option<u64>,
+    pub gpu_memory_used_after_bytes: Option<u64>,
+}
+
+/// What was planned beside what the device gave: on a GPU in blocks of 2 MiB.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct PartInfo {
+    pub predicted_bytes: u64,
+    pub allocated_bytes: u64,
+}
+
+impl PartInfo {
+    /// None where nothing was predicted.
+    pub fn difference_percent(&self) -> Option<f64> {
+        let (predicted, allocated) = (self.predicted_bytes as f64, self.allocated_bytes as f64);
+        (predicted > 0.0).then(|| 100.0 * (allocated - predicted) / predicted)
+    }
 }
 
 /// Everything but the cells.
@@ -43,6 +74,7 @@ pub struct Header {
     /// Device and compute type of the runner.
     pub runner: String,
     pub kv: KvInfo,
+    pub memory: MemoryInfo,
     /// Everything that `--resume` demands to be the same, the seed among it.
     pub config: Value,
     pub cells_total: usize,
@@ -54,7 +86,7 @@ pub struct Header {
 
 impl Header {
     /// Counts the changes that make older results folders unreadable.
-    pub const FORMAT: u32 = 2;
+    pub const FORMAT: u32 = 3;
 
     /// The model's name in `config`.
     pub fn model(&self) -> &str {

@@ -7,8 +7,10 @@ mod csv;
 mod folder;
 mod json;
 mod machine;
+mod memory;
 mod page;
-
+mod plan;
+mod profile;
 mod progress;
 mod remeasure;
 mod saved;
@@ -16,9 +18,11 @@ mod table;
 mod words;
 
 pub use folder::{ResultsFolder, default_folder, write_atomically};
-pub use json::{Header, KvInfo, Report, Status};
+pub use json::{Header, KvInfo, MemoryInfo, PartInfo, Report, Status};
 pub use machine::Machine;
 pub use page::{KernelTimes, write_page};
+pub use plan::{Plan, Verified};
+pub use profile::{ProfileReport, profile, profile_json};
 pub use progress::Progress;
 pub use remeasure::remeasure;
 pub use saved::SavedSweep;

@@ -227,7 +227,7 @@ pub(super) fn empty(header: Vec<&str>) -> Table {
 }
 
 /// Numbers to the right; one space between columns is enough.
-fn aligned(mut table: Table) -> Table {
+pub(super) fn aligned(mut table: Table) -> Table {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
         column.set_padding((1, 0));

@@ -3,13 +3,18 @@
 mod bounds;
 pub mod cpu;
 pub mod cuda;
+mod footprint;
 mod select;
 
 use crate::kv::KvLayout;
+use crate::metrics::Ceilings;
 use crate::plan::{StepOutput, StepPlan};
 
 pub use bounds::Bounds;
-pub use select::{DeviceChoice, Dtype, KvBudget, ParseOptionError, RunnerOptions, open};
+pub use footprint::{Footprint, MemoryUse, Target};
+pub use select::{
+    Chosen, DeviceChoice, Dtype, KvBudget, ParseOptionError, RunnerOptions, choose, open,
+};
 
 /// How a runner was sized when it was opened. Every plan must stay within these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +25,11 @@ pub struct Limits {
     pub max_tokens: usize,
     /// S, KV length of a row, padding included.
     pub max_kv_len: usize,
+}
+
+impl Limits {
+    /// The largest value of each: sizes are 32-bit integers on a device.
+    pub const MOST: usize = 1 << 24;
 }
 
 /// Executes steps of one model on one device.
@@ -35,6 +45,12 @@ pub trait Runner {
     fn kv_layout(&self) -> KvLayout;
     /// Pages in the KV slab.
     fn kv_pages(&self) -> usize;
+    /// What its weights, scratch and KV slab take.
+    fn memory(&self) -> MemoryUse;
+    /// What this device reaches with nothing to wait for: the rate of a large copy in its memory,
+    /// and of a large matrix product in the runner's type. Takes about a second and needs room
+    /// beside the model; call it between steps.
+    fn measure_ceilings(&mut self) -> Result<Ceilings, RunnerError>;
     /// Runs the step and returns the next token of every row.
     fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, RunnerError>;
     /// The logits of the last step, `[B, V]` row-major (V without head padding). For tests and

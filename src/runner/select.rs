@@ -56,24 +56,44 @@ pub struct RunnerOptions {
     pub limits: Limits,
 }
 
+/// The device that a choice means on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// `cuda:N`; none is the CPU.
+    pub cuda: Option<usize>,
+    pub why: String,
+}
+
+/// Decides between CPU and CUDA, without opening either.
+pub fn choose(choice: DeviceChoice) -> Chosen {
+    let asked = |cuda| Chosen {
+        cuda,
+        why: "asked for".into(),
+    };
+    match choice {
+        DeviceChoice::Cpu => asked(None),
+        DeviceChoice::Cuda { ordinal } => asked(Some(ordinal)),
+        DeviceChoice::Auto => match cuda::available(0) {
+            Ok(()) => Chosen {
+                cuda: Some(0),
+                why: "a GPU, its driver and the kernels are there".into(),
+            },
+            Err(missing) => Chosen {
+                cuda: None,
+                why: missing.to_string(),
+            },
+        },
+    }
+}
+
 /// Opens the runner that `choice` asks for. The line says which device it is and why.
 pub fn open(
     choice: DeviceChoice,
     model: &Model,
     options: &RunnerOptions,
 ) -> Result<(Box<dyn Runner>, String), RunnerError> {
-    let (ordinal, why) = match choice {
-        DeviceChoice::Cpu => (None, "asked for".into()),
-        DeviceChoice::Cuda { ordinal } => (Some(ordinal), "asked for".into()),
-        DeviceChoice::Auto => match cuda::available(0) {
-            Ok(()) => (
-                Some(0),
-                "a GPU, its driver and the kernels are there".into(),
-            ),
-            Err(missing) => (None, missing.to_string()),
-        },
-    };
-    let runner: Box<dyn Runner> = match ordinal {
+    let Chosen { cuda, why } = choose(choice);
+    let runner: Box<dyn Runner> = match cuda {
         Some(ordinal) => Box::new(CudaRunner::open(ordinal, model, options)?),
         None => {
             if let Some(dtype @ (Dtype::F16 | Dtype::BF16)) = options.dtype {

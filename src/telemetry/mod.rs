@@ -14,7 +14,7 @@ mod usage;
 
 pub use compare::{ComparedQuantity, compare};
 pub use nvidia_smi::SmiReader;
-pub use nvml::{GpuId, GpuInfo, NvmlSource};
+pub use nvml::{GpuId, GpuInfo, GpuMemory, NvmlSource};
 pub use sample::{GpuReading, GpuSample, throttle_names};
 pub use sampler::{GpuSource, Sampler};
 pub use usage::{GpuUsage, SHORTEST_WINDOW};

@@ -32,6 +32,15 @@ pub struct GpuInfo {
     pub driver_cuda_version: Option<String>,
 }
 
+/// Bytes of a GPU's memory, of all processes; what the driver reserves for itself is in none but
+/// the total.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GpuMemory {
+    pub total: u64,
+    pub free: u64,
+    pub used: u64,
+}
+
 /// An open GPU.
 pub struct NvmlSource {
     nvml: &'static Nvml,
@@ -59,12 +68,22 @@ impl NvmlSource {
         Ok(Self { nvml, device, gpm })
     }
 
+    /// None where the driver does not tell.
+    pub fn memory(&self) -> Option<GpuMemory> {
+        let memory = self.device.memory_info().ok()?;
+        Some(GpuMemory {
+            total: memory.total,
+            free: memory.free,
+            used: memory.used,
+        })
+    }
+
     pub fn info(&self) -> GpuInfo {
         GpuInfo {
             name: self.device.name().ok(),
             uuid: self.device.uuid().ok(),
             pci_bus_id: self.device.pci_info().ok().map(|pci| pci.bus_id),
-            memory_total_bytes: self.device.memory_info().ok().map(|m| m.total),
+            memory_total_bytes: self.memory().map(|m| m.total),
             driver_version: self.nvml.sys_driver_version().ok(),
             driver_cuda_version: self
                 .nvml
@@ -80,7 +99,7 @@ impl GpuSource for NvmlSource {
         let device = &self.device;
         let mut reading = GpuReading {
             gpu_utilization_percent: device.utilization_rates().ok().map(|u| f64::from(u.gpu)),
-            gpu_memory_used_bytes: device.memory_info().ok().map(|m| m.used),
+            gpu_memory_used_bytes: self.memory().map(|m| m.used),
             gpu_power_w: device.power_usage().ok().map(|mw| f64::from(mw) / 1e3),
             energy_counter_j: device
                 .total_energy_consumption()

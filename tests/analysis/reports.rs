@@ -4,7 +4,7 @@ use std::path::Path;
 
 use batchlab::analysis::{Analysis, Context};
 use batchlab::report::{
-    Header, KvInfo, Machine, Report, ResultsFolder, SavedSweep, Status, write_page,
+    Header, KvInfo, Machine, MemoryInfo, Report, ResultsFolder, SavedSweep, Status, write_page,
 };
 use batchlab::sweep::{CellResult, Measured};
 use batchlab::telemetry::{GpuReading, GpuSample};
@@ -27,8 +27,10 @@ fn header(cells_total: usize) -> Header {
             kv_bytes_per_token: 1024,
             page_size: 32,
             pages: 1000,
-            bytes: 1000 << 20,
+            predicted_bytes: 1000 << 20,
+            allocated_bytes: None,
         },
+        memory: MemoryInfo::default(),
         config: serde_json::json!({"model": "<b>bold</b> & 'model'"}),
         cells_total,
         engine_options: vec!["--device".into(), "cpu".into()],
@@ -53,7 +55,7 @@ fn write(folder: &Path, cells: &[Measured], samples: &[GpuSample]) {
 fn page(folder: &Path) -> String {
     let saved = SavedSweep::open(folder).unwrap();
     let context = Context {
-        kv_pool_bytes: saved.header.kv.bytes,
+        kv_pool_bytes: saved.header.kv.predicted_bytes,
         samples: &|index| saved.samples(index),
         own: None,
     };

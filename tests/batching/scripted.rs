@@ -8,9 +8,10 @@ use batchlab::batching::Policy;
 use batchlab::clock::{Clock, ManualClock};
 use batchlab::engine::{Engine, EngineConfig};
 use batchlab::kv::KvLayout;
+use batchlab::metrics::Ceilings;
 use batchlab::plan::{StepOutput, StepPlan};
 use batchlab::request::Request;
-use batchlab::runner::{Limits, Runner, RunnerError};
+use batchlab::runner::{Limits, MemoryUse, Runner, RunnerError};
 use batchlab::sampling::Sampling;
 use batchlab::scheduler::Padding;
 
@@ -79,6 +80,12 @@ impl Runner for ScriptedRunner<'_> {
     }
     fn kv_pages(&self) -> usize {
         self.pages
+    }
+    fn memory(&self) -> MemoryUse {
+        MemoryUse::default()
+    }
+    fn measure_ceilings(&mut self) -> Result<Ceilings, RunnerError> {
+        Err(RunnerError::Unavailable("scripted".into()))
     }
     fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, RunnerError> {
         self.check(plan);

@@ -7,7 +7,7 @@ use batchlab::model::Model;
 use batchlab::runner::cpu::CpuRunner;
 use batchlab::runner::cuda::{self, CudaRunner};
 use batchlab::runner::{
-    DeviceChoice, Dtype, KvBudget, Limits, Runner, RunnerError, RunnerOptions, open,
+    DeviceChoice, Dtype, KvBudget, Limits, Runner, RunnerError, RunnerOptions, Target, open,
 };
 use batchlab::sampling::{Sampling, sample};
 use steps::{Batch, Run, greedy};
@@ -326,6 +326,53 @@ fn memory_is_planned_before_loading() {
         with(KvBudget::Utilization(0.3), 96).unwrap().kv_pages(),
         64 * 6
     );
+}
+
+#[test]
+fn the_device_gives_what_was_planned() {
+    if !has_gpu() {
+        return;
+    }
+    let model = Model::open(Some("dummy:gpt2")).unwrap();
+    let mut options = options(&model, Dtype::BF16);
+    options.kv = KvBudget::Bytes(512 << 20);
+    let gpu = Target::Cuda {
+        sms: cuda::multiprocessors(0).unwrap(),
+    };
+    let planned = gpu.footprint(&model.spec, &options).unwrap();
+    let near = |asked: u64, given: u64| given.abs_diff(asked) as f64 <= 0.02 * asked as f64;
+    // Free memory is everybody's: what another test takes or frees meanwhile is counted too, so one
+    // opening that nobody disturbed is enough.
+    let undisturbed = (0..10).any(|_| {
+        let memory = CudaRunner::open(0, &model, &options).unwrap().memory();
+        println!("{memory:?}");
+        assert_eq!(memory.asked.weights, planned.weights);
+        assert_eq!(memory.asked.scratch, planned.scratch);
+        assert!(memory.asked.kv <= 512 << 20 && memory.asked.kv > 511 << 20);
+        near(memory.asked.kv, memory.given.kv)
+            && near(memory.asked.total(), memory.given.total())
+            && memory.device >= Some(memory.given.total())
+    });
+    assert!(undisturbed);
+}
+
+#[test]
+fn what_a_gpu_reaches_is_measured_beside_a_model() {
+    if !has_gpu() {
+        return;
+    }
+    let model = Model::open(Some(FIXTURE)).unwrap();
+    for dtype in DTYPES {
+        let mut runner = cuda(&model, dtype);
+        let prompts = prompts(&model, 3);
+        let before = greedy(&mut runner, &prompts, false, 4);
+        let ceilings = runner.measure_ceilings().unwrap();
+        println!("{dtype}: {ceilings:?}");
+        // Any GPU that the kernels run on: 100 GB/s and 1 TFLOP/s to 100 TB/s and 100 PFLOP/s.
+        assert!((1e11..1e14).contains(&ceilings.copy_bytes_per_s));
+        assert!((1e12..1e17).contains(&ceilings.flop_per_s));
+        assert!(greedy(&mut runner, &prompts, false, 4) == before);
+    }
 }
 
 #[test]

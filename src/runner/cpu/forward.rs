@@ -57,6 +57,23 @@ impl Scratch {
             .saturating_mul(4)
     }
 
+    /// Bytes that the buffers take.
+    pub fn held_bytes(&self) -> u64 {
+        let buffers = [
+            &self.x,
+            &self.normed,
+            &self.qkv,
+            &self.q,
+            &self.attended,
+            &self.hidden,
+            &self.add,
+            &self.last,
+            &self.logits,
+            &self.blocks,
+        ];
+        buffers.map(|b| size_of_val(&**b) as u64).iter().sum()
+    }
+
     pub fn new(spec: &ModelSpec, limits: &Limits, demand: &Demand) -> Result<Self, RunnerError> {
         let zeros = |rows: usize, width: usize| demand.zeros(rows as u64 * width as u64);
         let (t, c, q) = (limits.max_tokens, spec.channels, spec.heads * spec.head_dim);

@@ -50,6 +50,11 @@ impl PackedMatrix {
         }
     }
 
+    /// Elements held.
+    pub fn len(&self) -> usize {
+        self.panels.len()
+    }
+
     /// Elements that a packed `[in, out]` matrix takes.
     pub fn packed_len(inputs: usize, outputs: usize) -> usize {
         inputs * padded(outputs)

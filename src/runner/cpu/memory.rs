@@ -1,21 +1,17 @@
 //! Refusing what does not fit, before any of it is allocated.
 
-use crate::runner::RunnerError;
+use crate::runner::{Footprint, RunnerError};
 
-/// What a runner asks of memory, in bytes.
+/// What a runner asks of memory.
 #[derive(Debug, Clone, Copy)]
-pub struct Demand {
-    pub weights: u64,
-    pub kv: u64,
-    pub scratch: u64,
-}
+pub struct Demand(pub Footprint);
 
 impl Demand {
     /// An error with the numbers when the system says that so much is not free. Where it does not
     /// say (no /proc/meminfo), the allocation itself decides.
     pub fn check(&self) -> Result<(), RunnerError> {
         match available() {
-            Some(free) if self.total() > free => Err(self.refused(free)),
+            Some(free) if self.0.total() > free => Err(self.refused(free)),
             _ => Ok(()),
         }
     }
@@ -28,19 +24,13 @@ impl Demand {
             .ok_or_else(|| self.refused(available().unwrap_or(0)))
     }
 
-    fn total(&self) -> u64 {
-        self.weights
-            .saturating_add(self.kv)
-            .saturating_add(self.scratch)
-    }
-
     fn refused(&self, available: u64) -> RunnerError {
         RunnerError::OutOfMemory {
             what: format!(
                 "the model (weights {}, KV cache {}, scratch {} bytes)",
-                self.weights, self.kv, self.scratch
+                self.0.weights, self.0.kv, self.0.scratch
             ),
-            needed: self.total(),
+            needed: self.0.total(),
             available,
             device: "the CPU".into(),
             remedy: "use a smaller model, a smaller batch or a smaller --kv-cache-memory".into(),
@@ -49,7 +39,7 @@ impl Demand {
 }
 
 /// Bytes that can be allocated without swapping, where the system says.
-fn available() -> Option<u64> {
+pub fn available() -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = meminfo
         .lines()

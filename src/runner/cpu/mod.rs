@@ -1,5 +1,6 @@
 //! The CPU runner: the readable specification of a step, in f32.
 
+mod ceilings;
 mod forward;
 mod matmul;
 mod memory;
@@ -10,14 +11,19 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::{Bounds, Dtype, KvBudget, Limits, Runner, RunnerError, RunnerOptions};
+use super::{
+    Bounds, Dtype, Footprint, KvBudget, Limits, MemoryUse, Runner, RunnerError, RunnerOptions,
+};
 use crate::kv::KvLayout;
+use crate::metrics::Ceilings;
 use crate::model::{Model, ModelSpec};
 use crate::plan::{StepOutput, StepPlan};
 use crate::sampling;
 use forward::{Scratch, forward};
 use memory::Demand;
 use weights::Weights;
+
+pub use memory::available as available_memory;
 
 /// A model on the CPU: weights, KV slab and scratch, all placed when it is opened. It computes on
 /// the rayon pool it is called from, the global one by default; results do not depend on its size.
@@ -29,6 +35,7 @@ pub struct CpuRunner {
     /// `[layer][page][K|V][head][position][D]`
     kv: Box<[f32]>,
     scratch: Scratch,
+    asked: Footprint,
     /// B of the last step.
     last_rows: usize,
 }
@@ -38,30 +45,13 @@ impl CpuRunner {
     /// is no power of two, memory that does not suffice, a damaged model.
     pub fn new(model: &Model, options: &RunnerOptions) -> Result<Self, RunnerError> {
         let spec = &model.spec;
-        if !matches!(options.dtype, None | Some(Dtype::F32)) {
-            return Err(RunnerError::Options(
-                "the CPU computes in f32 only; leave out --dtype or use --device cuda".into(),
-            ));
-        }
-        if !options.page_size.is_power_of_two() {
-            return Err(RunnerError::Options(format!(
-                "a KV page of {} positions is not possible; use a power of two",
-                options.page_size
-            )));
-        }
-        let layout = KvLayout {
-            layers: spec.layers,
-            kv_heads: spec.kv_heads,
-            head_dim: spec.head_dim,
-            page_size: options.page_size,
-            bytes_per_element: size_of::<f32>(),
-        };
+        let asked = footprint(spec, options)?;
+        let layout = spec.kv_layout(options.page_size, size_of::<f32>());
         let pages = kv_pages(&layout, options)?;
-        let demand = Demand {
-            weights: Weights::bytes(spec),
+        let demand = Demand(Footprint {
             kv: pages.saturating_mul(layout.bytes_per_page() as u64),
-            scratch: Scratch::bytes(spec, &options.limits),
-        };
+            ..asked
+        });
         demand.check()?;
         Ok(Self {
             bounds: Bounds {
@@ -72,8 +62,9 @@ impl CpuRunner {
                 max_positions: spec.max_positions,
             },
             layout,
-            kv: demand.zeros(demand.kv / size_of::<f32>() as u64)?,
+            kv: demand.zeros(demand.0.kv / size_of::<f32>() as u64)?,
             scratch: Scratch::new(spec, &options.limits, &demand)?,
+            asked: demand.0,
             weights: Weights::load(model)?,
             spec: spec.clone(),
             last_rows: 0,
@@ -91,6 +82,36 @@ impl CpuRunner {
     }
 }
 
+/// What [`CpuRunner::new`] asks for where the slab is as large as the limits can use.
+pub(super) fn footprint(
+    spec: &ModelSpec,
+    options: &RunnerOptions,
+) -> Result<Footprint, RunnerError> {
+    if !matches!(options.dtype, None | Some(Dtype::F32)) {
+        return Err(RunnerError::Options(
+            "the CPU computes in f32 only; leave out --dtype or use --device cuda".into(),
+        ));
+    }
+    if !options.page_size.is_power_of_two() {
+        return Err(RunnerError::Options(format!(
+            "a KV page of {} positions is not possible; use a power of two",
+            options.page_size
+        )));
+    }
+    let layout = spec.kv_layout(options.page_size, size_of::<f32>());
+    Ok(Footprint {
+        weights: Weights::bytes(spec),
+        scratch: Scratch::bytes(spec, &options.limits),
+        kv: usable_pages(&layout, &options.limits).saturating_mul(layout.bytes_per_page() as u64),
+    })
+}
+
+/// Pages that full rows of the longest context fill.
+fn usable_pages(layout: &KvLayout, limits: &Limits) -> u64 {
+    let per_row = layout.pages_for(limits.max_kv_len) as u64;
+    per_row.saturating_mul(limits.max_rows as u64).max(1)
+}
+
 /// Pages of the slab: what the budget holds, or as many as the limits can use.
 fn kv_pages(layout: &KvLayout, options: &RunnerOptions) -> Result<u64, RunnerError> {
     let page = layout.bytes_per_page() as u64;
@@ -104,12 +125,7 @@ fn kv_pages(layout: &KvLayout, options: &RunnerOptions) -> Result<u64, RunnerErr
         }),
         // A page number is a u32.
         KvBudget::Bytes(bytes) => Ok((bytes / page).min(u64::from(u32::MAX))),
-        KvBudget::Utilization(_) => {
-            let per_row = layout.pages_for(options.limits.max_kv_len) as u64;
-            Ok(per_row
-                .saturating_mul(options.limits.max_rows as u64)
-                .max(1))
-        }
+        KvBudget::Utilization(_) => Ok(usable_pages(layout, &options.limits)),
     }
 }
 
@@ -128,6 +144,22 @@ impl Runner for CpuRunner {
 
     fn kv_pages(&self) -> usize {
         self.bounds.kv_pages
+    }
+
+    fn memory(&self) -> MemoryUse {
+        MemoryUse {
+            asked: self.asked,
+            given: Footprint {
+                weights: self.weights.held_bytes(),
+                scratch: self.scratch.held_bytes(),
+                kv: size_of_val(&*self.kv) as u64,
+            },
+            device: None,
+        }
+    }
+
+    fn measure_ceilings(&mut self) -> Result<Ceilings, RunnerError> {
+        ceilings::measure()
     }
 
     fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, RunnerError> {

@@ -76,12 +76,33 @@ impl Weights {
         })
     }
 
-    /// Bytes that [`Self::load`] will hold, biases and norms not counted.
+    /// Bytes that the loaded parameters take.
+    pub fn held_bytes(&self) -> u64 {
+        let norm = |n: &Norm| n.weight.len() + n.bias.len();
+        let linear = |l: &Linear| l.matrix.len() + l.bias.len();
+        let layer = |l: &Layer| {
+            [&l.qkv, &l.attn_out, &l.mlp_up, &l.mlp_down]
+                .map(linear)
+                .iter()
+                .sum::<usize>()
+                + norm(&l.attn_norm)
+                + norm(&l.mlp_norm)
+        };
+        let embeddings =
+            self.token_embedding.len() + self.position_embedding.len() + self.head.len();
+        let layers: usize = self.layers.iter().map(layer).sum();
+        4 * (embeddings + layers + norm(&self.final_norm)) as u64
+    }
+
+    /// Bytes that [`Self::load`] will hold.
     pub fn bytes(spec: &ModelSpec) -> u64 {
         let packed = |inputs: usize, outputs: usize| PackedMatrix::packed_len(inputs, outputs);
         let (c, q, f) = (spec.channels, spec.heads * spec.head_dim, spec.mlp_width);
-        let layer = packed(c, spec.qkv_width()) + packed(q, c) + packed(c, f) + packed(f, c);
+        let qkv = spec.qkv_width();
+        let matrices = packed(c, qkv) + packed(q, c) + packed(c, f) + packed(f, c);
+        let norms_and_biases = 4 * c + qkv + c + f + c;
         let embeddings = (spec.vocab + spec.max_positions) * c + packed(c, spec.vocab);
-        4 * (embeddings as u64 + spec.layers as u64 * layer as u64)
+        let layer = (matrices + norms_and_biases) as u64;
+        4 * ((embeddings + 2 * c) as u64 + spec.layers as u64 * layer)
     }
 }

@@ -57,8 +57,7 @@ pub fn available(ordinal: usize) -> Result<(), RunnerError> {
             _ => format!("there is no device cuda:{ordinal}; use cuda:0 to cuda:{}", count - 1),
         });
     }
-    let capability = capability(ordinal)
-        .map_err(|error| failed(&format!("cuda:{ordinal}"), "cuDeviceGetAttribute", error))?;
+    let capability = attribute(ordinal, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     if capability < CAPABILITY_NEEDED {
         return unavailable(format!(
             "cuda:{ordinal} has compute capability {capability}, the kernels need {CAPABILITY_NEEDED} (Ampere) or newer; use --device cpu"
@@ -73,11 +72,26 @@ pub fn available(ordinal: usize) -> Result<(), RunnerError> {
     Ok(())
 }
 
-/// The major number of the GPU's compute capability.
-fn capability(ordinal: usize) -> Result<i32, DriverError> {
-    let device = result::device::get(ordinal as i32)?;
-    // SAFETY: `device` is a valid device, since the driver just named it.
-    unsafe { result::device::get_attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) }
+/// The streaming multiprocessors of `cuda:{ordinal}`, which must be [`available`]. Opens no context.
+pub fn multiprocessors(ordinal: usize) -> Result<usize, RunnerError> {
+    Ok(attribute(ordinal, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize)
+}
+
+/// `cuda:{ordinal}`, which must be [`available`], as NVML and nvidia-smi write it: `0000:65:00.0`.
+pub fn pci_bus_id(ordinal: usize) -> Result<String, RunnerError> {
+    let domain = attribute(ordinal, CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID)?;
+    let bus = attribute(ordinal, CU_DEVICE_ATTRIBUTE_PCI_BUS_ID)?;
+    let device = attribute(ordinal, CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID)?;
+    Ok(format!("{domain:04x}:{bus:02x}:{device:02x}.0"))
+}
+
+fn attribute(ordinal: usize, attribute: sys::CUdevice_attribute) -> Result<i32, RunnerError> {
+    let read = || {
+        let device = result::device::get(ordinal as i32)?;
+        // SAFETY: `device` is a valid device, since the driver just named it.
+        unsafe { result::device::get_attribute(device, attribute) }
+    };
+    read().map_err(|e: DriverError| failed(&format!("cuda:{ordinal}"), "cuDeviceGetAttribute", e))
 }
 
 fn driver_version() -> Result<i32, RunnerError> {
@@ -125,12 +139,9 @@ impl Device {
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(name("cuStreamCreate"))?;
         let model = context.name().map_err(name("cuDeviceGetName"))?;
-        let sms = context
-            .attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
-            .map_err(name("cuDeviceGetAttribute"))?;
         Ok(Self {
             name: format!("{model} ({label})"),
-            sms: sms as usize,
+            sms: multiprocessors(ordinal)?,
             context,
             stream,
         })
@@ -139,14 +150,6 @@ impl Device {
     /// Names the call that failed and the device it failed on.
     pub fn check<T, E: Display>(&self, call: &str, result: Result<T, E>) -> Result<T, RunnerError> {
         result.map_err(|cause| failed(&self.name, call, cause))
-    }
-
-    /// As NVML and nvidia-smi write it: `0000:65:00.0`.
-    pub fn pci_bus_id(&self) -> Result<String, DriverError> {
-        let domain = self.context.attribute(CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID)?;
-        let bus = self.context.attribute(CU_DEVICE_ATTRIBUTE_PCI_BUS_ID)?;
-        let device = self.context.attribute(CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID)?;
-        Ok(format!("{domain:04x}:{bus:02x}:{device:02x}.0"))
     }
 
     /// Bytes of device memory that nobody uses.
@@ -165,6 +168,7 @@ impl Device {
         self.make_current()?;
         // The driver refuses an empty allocation.
         let bytes = bytes.max(1) as usize;
+        let free_before = self.free_bytes()?;
         // SAFETY: zeroed below, before anything on the stream reads it.
         let address = match unsafe { result::malloc_sync(bytes) } {
             Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
@@ -180,6 +184,7 @@ impl Device {
         };
         let memory = Memory {
             address,
+            given: free_before.saturating_sub(self.free_bytes()?),
             stream: self.stream.clone(),
         };
         // SAFETY: `bytes` were just allocated at `address`.
@@ -219,6 +224,9 @@ impl Device {
 /// Device memory, freed on drop.
 pub struct Memory {
     pub address: sys::CUdeviceptr,
+    /// Bytes by which the device's free memory fell. cuMemAlloc hands out blocks of 2 MiB, and parts
+    /// of one already taken to what is small.
+    pub given: u64,
     /// Everything that uses the memory is on this stream.
     stream: Arc<CudaStream>,
 }

@@ -98,6 +98,11 @@ impl Inputs {
         })
     }
 
+    /// Device memory that they took.
+    pub fn given_bytes(&self) -> u64 {
+        self.device.given
+    }
+
     /// Where a step of this shape finds its arrays.
     pub fn arrays(&self, shape: &StepShape) -> InputArrays {
         InputArrays::place(self.device.address, shape, self.page_size)

@@ -1,10 +1,61 @@
 //! The memory plan: what goes where, and whether it fits, before anything is loaded.
 
+use super::inputs::InputArrays;
+use super::kernels::Kernels;
+use super::scratch::{Scratch, ScratchSizes};
+use super::shape::StepShape;
+use super::weights;
 use crate::kv::KvLayout;
-use crate::runner::{KvBudget, Limits, RunnerError};
+use crate::model::ModelSpec;
+use crate::runner::{Dtype, Footprint, KvBudget, Limits, RunnerError, RunnerOptions};
 
 /// Left to the driver: code of cuBLASLt's kernels, CUDA graphs, allocation granularity.
-const DRIVER_RESERVE: u64 = 256 << 20;
+pub const DRIVER_RESERVE: u64 = 256 << 20;
+
+/// What a runner places on a device of `sms` multiprocessors when its KV slab is as large as its
+/// limits can use.
+///
+/// # Errors
+/// [`RunnerError`] for a head width, page size or step that has no kernel.
+pub fn footprint(
+    spec: &ModelSpec,
+    options: &RunnerOptions,
+    sms: usize,
+) -> Result<Footprint, RunnerError> {
+    let (limits, dtype) = (options.limits, options.dtype.unwrap_or(Dtype::BF16));
+    Kernels::supports(spec.head_dim, options.page_size)?;
+    check_limits(&limits)?;
+    let sizes = ScratchSizes {
+        spec,
+        dtype,
+        limits,
+        sms,
+    };
+    let inputs = InputArrays::bytes(&StepShape::largest(&limits), options.page_size);
+    let layout = spec.kv_layout(options.page_size, dtype.bytes());
+    let pages = limits.max_rows as u64 * layout.pages_for(limits.max_kv_len) as u64;
+    Ok(Footprint {
+        weights: weights::bytes(spec, dtype),
+        scratch: Scratch::place(0, &sizes).1 + inputs,
+        kv: pages.saturating_mul(layout.bytes_per_page() as u64),
+    })
+}
+
+fn check_limits(limits: &Limits) -> Result<(), RunnerError> {
+    let Limits {
+        max_rows,
+        max_tokens,
+        max_kv_len,
+    } = *limits;
+    let sensible = |size: usize| (1..=Limits::MOST).contains(&size);
+    if [max_rows, max_tokens, max_kv_len].into_iter().all(sensible) {
+        return Ok(());
+    }
+    Err(RunnerError::Options(format!(
+        "a step of {max_rows} rows, {max_tokens} tokens and context {max_kv_len} cannot be: each must be from 1 to {}",
+        Limits::MOST
+    )))
+}
 
 /// Lays parts out one after another. Run once from address 0 to learn the size, then again from
 /// the address of memory of that size.
@@ -37,8 +88,7 @@ impl Placement {
 /// What a runner wants to place on a device.
 #[derive(Debug, Clone, Copy)]
 pub struct Demand {
-    pub weights: u64,
-    pub scratch: u64,
+    pub footprint: Footprint,
     pub layout: KvLayout,
     pub limits: Limits,
     pub budget: KvBudget,
@@ -49,7 +99,7 @@ impl Demand {
     pub fn kv_pages(&self, free: u64, device: &str) -> Result<usize, RunnerError> {
         let page = self.layout.bytes_per_page() as u64;
         let row = self.layout.pages_for(self.limits.max_kv_len) as u64;
-        let fixed = self.weights + self.scratch + DRIVER_RESERVE;
+        let fixed = self.footprint.weights + self.footprint.scratch + DRIVER_RESERVE;
         let (pages, least, share, remedy) = match self.budget {
             KvBudget::Bytes(bytes) => {
                 let pages = bytes / page;
@@ -57,7 +107,7 @@ impl Demand {
                 (pages, pages, 1.0, remedy)
             }
             KvBudget::Utilization(share) if share > 0.0 && share <= 1.0 => {
-                let usable = self.limits.max_rows as u64 * row;
+                let usable = self.footprint.kv / page;
                 let budget = (free as f64 * share) as u64;
                 let pages = usable.min(budget.saturating_sub(fixed) / page);
                 let remedy = "raise --gpu-memory-utilization, free GPU memory, or use a smaller context, model or --dtype";
@@ -69,10 +119,14 @@ impl Demand {
                 )));
             }
         };
-        let needed = ((fixed + least * page) as f64 / share) as u64;
-        if needed > free || pages < least {
+        let least = Footprint {
+            kv: least.saturating_mul(page),
+            ..self.footprint
+        };
+        let needed = least.free_needed(DRIVER_RESERVE, share);
+        if needed > free || pages * page < least.kv {
             return Err(RunnerError::OutOfMemory {
-                what: self.account(least * page, share),
+                what: account(&least, share),
                 needed,
                 available: free,
                 device: device.into(),
@@ -82,33 +136,37 @@ impl Demand {
         // Page numbers are i32 on the device.
         Ok(pages.min(i32::MAX as u64) as usize)
     }
+}
 
-    fn account(&self, kv: u64, share: f64) -> String {
-        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-        let share = match share {
-            1.0 => String::new(),
-            share => format!(", as {share} of the free memory"),
-        };
-        format!(
-            "the model (weights {} MiB, scratch {} MiB, KV cache {} MiB, driver {} MiB{share})",
-            mib(self.weights),
-            mib(self.scratch),
-            mib(kv),
-            mib(DRIVER_RESERVE)
-        )
-    }
+fn account(footprint: &Footprint, share: f64) -> String {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let share = match share {
+        1.0 => String::new(),
+        share => format!(", as {share} of the free memory"),
+    };
+    format!(
+        "the model (weights {} MiB, scratch {} MiB, KV cache {} MiB, driver {} MiB{share})",
+        mib(footprint.weights),
+        mib(footprint.scratch),
+        mib(footprint.kv),
+        mib(DRIVER_RESERVE)
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ModelShape;
 
     const GIB: u64 = 1 << 30;
 
     fn demand(budget: KvBudget) -> Demand {
         Demand {
-            weights: GIB,
-            scratch: GIB / 4,
+            footprint: Footprint {
+                weights: GIB,
+                scratch: GIB / 4,
+                kv: 128 << 20,
+            },
             // 1 MiB a page.
             layout: KvLayout {
                 layers: 8,
@@ -172,6 +230,34 @@ mod tests {
                 Err(RunnerError::Options(_))
             ));
         }
+    }
+
+    #[test]
+    fn the_footprint_of_distilgpt2_by_hand() {
+        let spec = ModelShape::open(Some("dummy:distilgpt2"))
+            .unwrap()
+            .spec
+            .unwrap();
+        let options = |max_rows, dtype| RunnerOptions {
+            dtype: Some(dtype),
+            page_size: 32,
+            kv: KvBudget::Utilization(0.9),
+            limits: Limits {
+                max_rows,
+                max_tokens: max_rows * 100,
+                max_kv_len: 100,
+            },
+        };
+        let of = |rows, dtype| footprint(&spec, &options(rows, dtype), 132).unwrap();
+        // 81,912,576 parameters and 47 rows of 768 that pad the embedding; every other size is a
+        // multiple of 256 bytes already.
+        assert_eq!(of(4, Dtype::F32).weights, 4 * (81_912_576 + 47 * 768));
+        // Day 2's 14,745,600 bytes, with 128 instead of 100 positions in whole pages.
+        assert_eq!(of(4, Dtype::F32).kv, 14_745_600 / 100 * 128);
+        assert_eq!(2 * of(4, Dtype::BF16).kv, of(4, Dtype::F32).kv);
+        assert!(of(8, Dtype::F32).scratch > of(4, Dtype::F32).scratch);
+        let refused = footprint(&spec, &options(usize::MAX / 100, Dtype::F32), 132);
+        assert!(matches!(refused, Err(RunnerError::Options(_))));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Everything is placed when the runner opens; a step allocates nothing. A step is: check the plan,
 //! pack it, launch (one graph for a known decode shape), wait, read the tokens.
 
+mod ceilings;
 mod device;
 mod fatbins;
 mod forward;
@@ -25,18 +26,20 @@ use self::device::{Device, Memory, Pinned};
 use self::forward::{Forward, Network};
 use self::gemm::Gemms;
 use self::graphs::Graphs;
-use self::inputs::{InputArrays, Inputs};
+use self::inputs::Inputs;
 use self::kernels::Kernels;
 use self::memory::Demand;
 use self::scratch::{Scratch, ScratchSizes};
 use self::shape::StepShape;
 use self::weights::{Weights, padded_vocab};
-use super::{Bounds, Dtype, Limits, Runner, RunnerError, RunnerOptions};
+use super::{Bounds, Dtype, Footprint, Limits, MemoryUse, Runner, RunnerError, RunnerOptions};
 use crate::kv::KvLayout;
+use crate::metrics::Ceilings;
 use crate::model::Model;
 use crate::plan::{StepOutput, StepPlan};
 
-pub use device::available;
+pub use device::{available, multiprocessors, pci_bus_id};
+pub use memory::{DRIVER_RESERVE, footprint};
 
 /// Runs steps on one GPU.
 pub struct CudaRunner {
@@ -46,6 +49,7 @@ pub struct CudaRunner {
     bounds: Bounds,
     /// Rows of the last step.
     rows: usize,
+    memory: MemoryUse,
     _kv: Memory,
     _scratch: Memory,
     device: Device,
@@ -65,36 +69,28 @@ impl CudaRunner {
         let (spec, limits) = (&model.spec, options.limits);
         let dtype = options.dtype.unwrap_or(Dtype::BF16);
         available(ordinal)?;
-        Kernels::supports(spec.head_dim, options.page_size)?;
-        check_limits(&limits)?;
+        let planned = footprint(spec, options, multiprocessors(ordinal)?)?;
         let device = Device::open(ordinal)?;
+        let free_before = device.free_bytes()?;
         let kernels = Kernels::load(&device.context)?;
         let mut gemms = Gemms::new(&device, dtype)?;
 
-        let layout = KvLayout {
-            layers: spec.layers,
-            kv_heads: spec.kv_heads,
-            head_dim: spec.head_dim,
-            page_size: options.page_size,
-            bytes_per_element: dtype.bytes(),
-        };
-        let sizes = ScratchSizes {
-            spec,
-            dtype,
-            limits,
-            sms: device.sms,
-        };
-        let scratch_bytes = Scratch::place(0, &sizes).1;
-        let input_bytes = InputArrays::bytes(&StepShape::largest(&limits), options.page_size);
+        let layout = spec.kv_layout(options.page_size, dtype.bytes());
         let demand = Demand {
-            weights: weights::bytes(spec, dtype),
-            scratch: scratch_bytes + input_bytes,
+            footprint: planned,
             layout,
             limits,
             budget: options.kv,
         };
         let kv_pages = demand.kv_pages(device.free_bytes()?, &device.name)?;
 
+        let sizes = ScratchSizes {
+            spec,
+            dtype,
+            limits,
+            sms: device.sms,
+        };
+        let (_, scratch_bytes) = Scratch::place(0, &sizes);
         let scratch_memory = device.allocate("scratch", scratch_bytes)?;
         let (scratch, _end) = Scratch::place(scratch_memory.address, &sizes);
         gemms.set_workspace(scratch.workspace);
@@ -104,6 +100,18 @@ impl CudaRunner {
         let inputs = Inputs::allocate(&device, &largest, options.page_size)?;
         let tokens = device.allocate_pinned(largest.rows)?;
         let weights = Weights::load(&device, &kernels, model, dtype)?;
+        let memory = MemoryUse {
+            asked: Footprint {
+                kv: kv_bytes,
+                ..planned
+            },
+            given: Footprint {
+                weights: weights.given_bytes(),
+                scratch: scratch_memory.given + inputs.given_bytes(),
+                kv: kv.given,
+            },
+            device: None,
+        };
         let mut runner = Self {
             graphs: Graphs::default(),
             pipeline: Pipeline {
@@ -129,11 +137,14 @@ impl CudaRunner {
                 max_positions: spec.max_positions,
             },
             rows: 0,
+            memory,
             _kv: kv,
             _scratch: scratch_memory,
             device,
         };
         runner.warm_up()?;
+        let free_after = runner.device.free_bytes()?;
+        runner.memory.device = Some(free_before.saturating_sub(free_after));
         Ok(runner)
     }
 
@@ -218,7 +229,7 @@ impl Runner for CudaRunner {
     }
 
     fn pci_bus_id(&self) -> Option<String> {
-        self.device.pci_bus_id().ok()
+        pci_bus_id(self.device.context.ordinal()).ok()
     }
 
     fn limits(&self) -> Limits {
@@ -231,6 +242,15 @@ impl Runner for CudaRunner {
 
     fn kv_pages(&self) -> usize {
         self.bounds.kv_pages
+    }
+
+    fn memory(&self) -> MemoryUse {
+        self.memory
+    }
+
+    fn measure_ceilings(&mut self) -> Result<Ceilings, RunnerError> {
+        self.device.make_current()?;
+        ceilings::measure(&self.device, &mut self.pipeline.network)
     }
 
     fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, RunnerError> {
@@ -263,21 +283,4 @@ impl Runner for CudaRunner {
         let rows = padded.chunks_exact(stride);
         Ok(rows.flat_map(|row| &row[..vocab]).copied().collect())
     }
-}
-
-fn check_limits(limits: &Limits) -> Result<(), RunnerError> {
-    let Limits {
-        max_rows,
-        max_tokens,
-        max_kv_len,
-    } = *limits;
-    // Sizes are i32 on the device.
-    let sensible = |size: usize| (1..=1 << 24).contains(&size);
-    if [max_rows, max_tokens, max_kv_len].into_iter().all(sensible) {
-        return Ok(());
-    }
-    Err(RunnerError::Options(format!(
-        "a step of {max_rows} rows, {max_tokens} tokens and context {max_kv_len} cannot be: each must be from 1 to {}",
-        1 << 24
-    )))
 }

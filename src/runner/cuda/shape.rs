@@ -77,9 +77,15 @@ impl StepShape {
 
     /// Every greedy decode shape, the smallest first.
     pub fn decode_shapes(limits: &Limits) -> Vec<Self> {
+        let largest = limits.max_rows;
+        let smaller = std::iter::successors(Some(1), |&rows| Some(bucket(rows + 1)));
+        let all: Vec<usize> = smaller
+            .take_while(|&rows| rows < largest)
+            .chain([largest])
+            .collect();
         let mut shapes = Vec::new();
         for len in (0..).map(|i| SHORTEST_KV << i) {
-            for rows in (1..=limits.max_rows).filter(|&r| bucket(r) == r || r == limits.max_rows) {
+            for &rows in &all {
                 shapes.push(Self::decode(rows, len.min(limits.max_kv_len), false));
             }
             if len >= limits.max_kv_len {

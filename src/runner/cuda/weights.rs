@@ -48,7 +48,7 @@ fn place(base: CUdeviceptr, spec: &ModelSpec, dtype: Dtype) -> (HashMap<Param, C
 /// Where each parameter lies.
 pub struct Weights {
     addresses: HashMap<Param, CUdeviceptr>,
-    _memory: Memory,
+    memory: Memory,
 }
 
 impl Index<Param> for Weights {
@@ -61,6 +61,11 @@ impl Index<Param> for Weights {
 }
 
 impl Weights {
+    /// Device memory that they took.
+    pub fn given_bytes(&self) -> u64 {
+        self.memory.given
+    }
+
     /// Places all parameters of `model`: converted from its files, or made on the device.
     pub fn load(
         device: &Device,
@@ -91,10 +96,7 @@ impl Weights {
             }
         }
         device.synchronize()?;
-        Ok(Self {
-            addresses,
-            _memory: memory,
-        })
+        Ok(Self { addresses, memory })
     }
 }
 
