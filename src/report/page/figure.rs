@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::super::chart::{ChartError, Picture};
+use crate::report::chart::{ChartError, Picture};
 
 /// A picture, what it shows, and its numbers.
 pub struct Figure {

@@ -1,11 +1,11 @@
 //! Latency and throughput against the batch size, a line for each policy and window (day2 §5.3).
 
-use super::super::super::chart::{Axis, Lines, Scale, Series, SeriesPoint};
 use super::super::figure::{Drawn, Figure, NumberTable};
 use super::{MOST_SERIES, mean_and_half, setting};
 use crate::analysis::{
     Analysis, Axis as CellAxis, Estimate, LATENCY, Quantity, THROUGHPUT, has_own_clients, lines,
 };
+use crate::report::chart::{Axis, Lines, Scale, Series, SeriesPoint};
 use crate::sweep::{CellSpec, LoadSpec, Measured, Reference};
 
 struct Wanted {

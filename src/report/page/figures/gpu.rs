@@ -1,11 +1,11 @@
 //! What NVML read while a cell ran.
 
-use super::super::super::SavedSweep;
-use super::super::super::chart::{Panel, PanelLine, Panels, Scale};
 use super::super::figure::{Figure, NumberTable};
 use super::failed;
 use crate::Error;
 use crate::number::short;
+use crate::report::SavedSweep;
+use crate::report::chart::{Panel, PanelLine, Panels, Scale};
 use crate::sweep::Measured;
 use crate::telemetry::{GpuReading, GpuSample};
 

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::super::super::chart::{Axis, Lines, Reference, Scale, Series, SeriesPoint};
 use super::super::figure::{Drawn, Figure, NumberTable};
 use super::MOST_SERIES;
 use crate::Error;
 use crate::number::short;
+use crate::report::chart::{Axis, Lines, Reference, Scale, Series, SeriesPoint};
 
 /// Curves of one kernel in the picture; all are in the table.
 const MOST_OF_KERNEL: usize = 2;

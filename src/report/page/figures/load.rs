@@ -1,10 +1,10 @@
 //! Latency and served requests against the offered load (day2 §2, §3.1).
 
-use super::super::super::chart::{Axis, Lines, Reference, Scale, Series, SeriesPoint};
 use super::super::figure::{Drawn, Figure, NumberTable};
 use super::{MOST_SERIES, setting};
 use crate::analysis::{Analysis, Axis as CellAxis, Estimate, LATENCY, lines, over_saturated};
 use crate::number::short;
+use crate::report::chart::{Axis, Lines, Reference, Scale, Series, SeriesPoint};
 use crate::sweep::Measured;
 
 pub fn draw(analysis: &Analysis<'_>) -> Drawn {

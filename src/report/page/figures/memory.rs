@@ -1,18 +1,96 @@
-//! KV-cache memory against the batch size, measured and by the formula (day2 §4).
+//! Memory: planned and allocated, and the KV cache against the batch size (day2 §4).
 
-use super::super::super::Header;
-use super::super::super::chart::{Axis, Lines, Reference, Scale, Series, SeriesPoint};
 use super::super::figure::{Drawn, Figure, NumberTable};
 use crate::analysis::Analysis;
 use crate::number::short;
+use crate::report::Header;
+use crate::report::chart::{
+    Axis, Bar, Lines, Part, Reference, Scale, Series, SeriesPoint, StackedBars, theme,
+};
+use crate::report::json::{MemoryInfo, PartInfo};
 use crate::sweep::Measured;
 
 const MIB: f64 = 1_048_576.0;
 
 pub fn draw(header: &Header, analysis: &Analysis<'_>) -> Drawn {
-    if analysis.kv_bytes.len() < 2 {
-        return Ok(Vec::new());
+    let mut figures = vec![allocated(&header.memory)?];
+    if analysis.kv_bytes.len() > 1 {
+        figures.push(by_batch(header, analysis)?);
     }
+    Ok(figures)
+}
+
+/// What was planned beside what the device gave.
+fn allocated(memory: &MemoryInfo) -> Result<Figure, super::ChartError> {
+    let parts = [
+        ("weights", memory.weights),
+        ("KV cache", memory.kv),
+        ("scratch", memory.scratch),
+    ];
+    let bar = |label: &str, of: fn(&PartInfo) -> u64| Bar {
+        label: label.into(),
+        values: parts.iter().map(|(_, p)| of(p) as f64 / MIB).collect(),
+    };
+    let chart = StackedBars {
+        title: "Memory of the runner, predicted and allocated".into(),
+        x_title: "memory [MiB]".into(),
+        unit: "MiB".into(),
+        parts: parts
+            .iter()
+            .enumerate()
+            .map(|(i, (name, _))| Part {
+                name: (*name).into(),
+                color: theme::series(i),
+            })
+            .collect(),
+        bars: vec![
+            bar("predicted", |p| p.predicted_bytes),
+            bar("allocated", |p| p.allocated_bytes),
+        ],
+    };
+    let mib = |bytes: u64| short(Some(bytes as f64 / MIB));
+    let rows = parts.iter().map(|(name, part)| {
+        [
+            (*name).to_string(),
+            mib(part.predicted_bytes),
+            mib(part.allocated_bytes),
+            short(part.difference_percent()),
+        ]
+    });
+    Ok(Figure {
+        name: "memory".into(),
+        caption: caption(memory),
+        picture: chart.picture()?,
+        table: NumberTable::new(
+            ["part", "predicted MiB", "allocated MiB", "difference %"],
+            rows.collect(),
+        ),
+    })
+}
+
+/// NVML's view, where there is one.
+fn caption(memory: &MemoryInfo) -> String {
+    let used = memory
+        .gpu_memory_used_before_bytes
+        .zip(memory.gpu_memory_used_after_bytes);
+    match used {
+        None => "Allocated is the length of the runner's buffers.".into(),
+        Some((before, after)) => {
+            let taken = after.saturating_sub(before);
+            let own = [memory.weights, memory.kv, memory.scratch];
+            let own: u64 = own.iter().map(|p| p.allocated_bytes).sum();
+            format!(
+                "A GPU gives memory in blocks of 2 MiB. By NVML the GPU's memory in use grew by {} MiB \
+                 when the runner opened: {} MiB of it are these parts, the rest is the CUDA context, \
+                 the code of kernels and libraries, and graphs.",
+                short(Some(taken as f64 / MIB)),
+                short(Some(own as f64 / MIB))
+            )
+        }
+    }
+}
+
+fn by_batch(header: &Header, analysis: &Analysis<'_>) -> Result<Figure, super::ChartError> {
     let points: Vec<(usize, f64, Option<f64>)> = analysis
         .ladder
         .iter()
@@ -54,7 +132,7 @@ pub fn draw(header: &Header, analysis: &Analysis<'_>) -> Drawn {
             short(formula.map(|f| 100.0 * (bytes / f - 1.0))),
         ]
     });
-    Ok(vec![Figure {
+    Ok(Figure {
         name: "kv-cache".into(),
         caption: format!(
             "{} bytes a token; pages of {} tokens, so that a row takes up to a page more than its length.",
@@ -70,7 +148,7 @@ pub fn draw(header: &Header, analysis: &Analysis<'_>) -> Drawn {
             ],
             rows.collect(),
         ),
-    }])
+    })
 }
 
 /// day2 §4.2 for a full batch of the cell's mean length. The last token is returned but never

@@ -11,12 +11,12 @@ mod tradeoff;
 mod waiting;
 mod waste;
 
-use super::super::SavedSweep;
-use super::super::chart::ChartError;
 use super::figure::Section;
 use crate::Error;
 use crate::analysis::{Analysis, Estimate};
 use crate::number::short;
+use crate::report::SavedSweep;
+use crate::report::chart::ChartError;
 use crate::scheduler::Padding;
 use crate::sweep::{CellSpec, Measured};
 
@@ -75,7 +75,7 @@ pub fn sections(
             figures: waste::draw(analysis).map_err(failed)?,
         },
         Section {
-            title: "KV cache",
+            title: "Memory and KV cache",
             intro: "Pages in use at the fullest step, beside 2 × batch × layers × KV heads × length × head width × bytes.",
             figures: memory::draw(&saved.header, analysis).map_err(failed)?,
         },

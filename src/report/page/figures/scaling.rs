@@ -1,9 +1,9 @@
 //! Time of a step against its rows, beside the work (day2 §1.3).
 
-use super::super::super::chart::{Axis, Lines, Reference, Scale, Series, SeriesPoint};
 use super::super::figure::{Drawn, Figure, NumberTable};
 use crate::analysis::{Analysis, ScalingPoint};
 use crate::number::short;
+use crate::report::chart::{Axis, Lines, Reference, Scale, Series, SeriesPoint};
 
 pub fn draw(analysis: &Analysis<'_>) -> Drawn {
     let points = &analysis.scaling;

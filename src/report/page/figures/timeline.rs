@@ -1,10 +1,10 @@
 //! Single requests as they were recorded (day2 §1.1, §1.2, §4.3).
 
-use super::super::super::chart::theme::Phase;
-use super::super::super::chart::{Markers, Row, Segment, Timeline};
 use super::super::figure::{Drawn, Figure, NumberTable};
 use crate::metrics::RequestTrace;
 use crate::number::short;
+use crate::report::chart::theme::Phase;
+use crate::report::chart::{Markers, Row, Segment, Timeline};
 use crate::sweep::Measured;
 
 /// Requests of one picture.

@@ -1,10 +1,10 @@
 //! Latency against throughput with the frontier and its knee (day2 §2.2).
 
-use super::super::super::chart::{Axis, Frontier, Group, Knee, Mark, Scale, Scatter};
 use super::super::figure::{Drawn, Figure, NumberTable};
 use super::setting;
 use crate::analysis::{Analysis, Estimate, LATENCY, Quantity, THROUGHPUT, TradeOff};
 use crate::number::short;
+use crate::report::chart::{Axis, Frontier, Group, Knee, Mark, Scale, Scatter};
 use crate::scheduler::Padding;
 use crate::sweep::{CellSpec, Measured};
 

@@ -1,12 +1,12 @@
 //! Latency split into waiting and service.
 
-use super::super::super::chart::theme::Phase;
-use super::super::super::chart::{Bar, Part, StackedBars};
 use super::super::figure::{Drawn, Figure, NumberTable};
 use super::setting;
 use crate::analysis::{Analysis, TradeOff};
 use crate::metrics::Statistics;
 use crate::number::short;
+use crate::report::chart::theme::Phase;
+use crate::report::chart::{Bar, Part, StackedBars};
 use crate::sweep::Measured;
 
 /// Bars of one picture.

@@ -1,10 +1,10 @@
 //! Padding (day2 §3.3) and idle rows (§4.3).
 
-use super::super::super::chart::theme::{PALETTE, WASTE};
-use super::super::super::chart::{Bar, Part, StackedBars};
 use super::super::figure::{Drawn, Figure, NumberTable};
 use crate::analysis::{Analysis, IdleCost, PaddingCost};
 use crate::number::short;
+use crate::report::chart::theme::{PALETTE, WASTE};
+use crate::report::chart::{Bar, Part, StackedBars};
 
 /// Bars of one picture.
 const MOST_BARS: usize = 30;
