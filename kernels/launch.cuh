@@ -25,8 +25,7 @@ __device__ inline void cluster_barrier() {
 }
 
 // The last thing a block does whose shared memory others read: it waits until they have. Nothing is
-// published, so that this does not wait for the block's writes to reach L2, which a barrier that
-// releases them takes most of a microsecond for.
+// published: a barrier that releases would first wait for all that the block has written.
 __device__ inline void leave_cluster() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
