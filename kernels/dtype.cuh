@@ -79,6 +79,50 @@ __device__ inline void store(T* to, const float (&v)[VECTOR]) {
     *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(pairs);
 }
 
+// Two neighbours, and four.
+__device__ inline void load(float (&v)[2], const float* from) {
+    const float2 pair = *reinterpret_cast<const float2*>(from);
+    v[0] = pair.x, v[1] = pair.y;
+}
+
+__device__ inline void load(float (&v)[4], const float* from) {
+    const float4 four = *reinterpret_cast<const float4*>(from);
+    v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
+}
+
+template <typename T>
+__device__ inline void load(float (&v)[2], const T* from) {
+    const float2 pair = unpack(*reinterpret_cast<const typename Pair<T>::Type*>(from));
+    v[0] = pair.x, v[1] = pair.y;
+}
+
+template <typename T>
+__device__ inline void load(float (&v)[4], const T* from) {
+    const uint2 bits = *reinterpret_cast<const uint2*>(from);
+    const float2 a = unpack(reinterpret_cast<const typename Pair<T>::Type&>(bits.x));
+    const float2 b = unpack(reinterpret_cast<const typename Pair<T>::Type&>(bits.y));
+    v[0] = a.x, v[1] = a.y, v[2] = b.x, v[3] = b.y;
+}
+
+__device__ inline void store(float* to, const float (&v)[2]) {
+    *reinterpret_cast<float2*>(to) = make_float2(v[0], v[1]);
+}
+
+__device__ inline void store(float* to, const float (&v)[4]) {
+    *reinterpret_cast<float4*>(to) = make_float4(v[0], v[1], v[2], v[3]);
+}
+
+template <typename T>
+__device__ inline void store(T* to, const float (&v)[2]) {
+    *reinterpret_cast<typename Pair<T>::Type*>(to) = Pair<T>::pack(v[0], v[1]);
+}
+
+template <typename T>
+__device__ inline void store(T* to, const float (&v)[4]) {
+    const typename Pair<T>::Type pairs[2] = {Pair<T>::pack(v[0], v[1]), Pair<T>::pack(v[2], v[3])};
+    *reinterpret_cast<uint2*>(to) = *reinterpret_cast<const uint2*>(pairs);
+}
+
 __device__ inline void store_one(float* to, float v) { *to = v; }
 __device__ inline void store_one(f16* to, float v) { *to = __float2half_rn(v); }
 __device__ inline void store_one(bf16* to, float v) { *to = __float2bfloat16_rn(v); }

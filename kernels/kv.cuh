@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "params.cuh"
+
 // The smallest page: positions of one aligned run of this length share a page.
 constexpr int MIN_PAGE = 8;
 
@@ -15,6 +17,7 @@ struct KvHead {
     int shift;
     int head_dim;
 
+    KvHead() = default;
     __device__ KvHead(int kv_head, int kv_heads, int page_size, int head_dim)
         : head(static_cast<int64_t>(kv_head) * page_size * head_dim),
           page_elements(2LL * kv_heads * page_size * head_dim),
@@ -28,5 +31,58 @@ struct KvHead {
     // Offset of K at KV index j, which lies in `page`; V lies `value` elements further.
     __device__ int64_t key(int page, int j) const {
         return page * page_elements + head + (j & ((1 << shift) - 1)) * head_dim;
+    }
+};
+
+// Where a column of the QKV product goes, and those after it in the same head: the queries are packed
+// as [T, Hq, D], K and V have their places in the pages.
+template <typename T>
+struct QkvColumn {
+    T* query = nullptr;
+    int q_width;
+    KvHead head = {};
+    int64_t within;
+
+    __device__ QkvColumn(const QkvTarget<T>& to, int column)
+        : q_width(to.query_heads * to.head_dim) {
+        const int kv_width = to.kv_heads * to.head_dim;
+        if (column < q_width) {
+            query = to.q + column;
+            return;
+        }
+        const bool value = column >= q_width + kv_width;
+        const int of_kv = column - q_width - (value ? kv_width : 0);
+        head = KvHead(of_kv / to.head_dim, to.kv_heads, to.page_size, to.head_dim);
+        within = of_kv % to.head_dim + (value ? head.value : 0);
+    }
+
+    // Its places for the tokens first, first + STRIDE, ... below `end`, looked up for all of them at
+    // once. Null from `end` on, and where the token is padding and the column is of K or V.
+    template <int STRIDE, int TOKENS>
+    __device__ void find(T* (&places)[TOKENS], const QkvTarget<T>& to, int first, int end) const {
+        if (query) {
+#pragma unroll
+            for (int i = 0; i < TOKENS; i++) {
+                const int token = first + i * STRIDE;
+                places[i] = token < end ? query + static_cast<size_t>(token) * q_width : nullptr;
+            }
+            return;
+        }
+        int index[TOKENS], row[TOKENS], page[TOKENS];
+#pragma unroll
+        for (int i = 0; i < TOKENS; i++) {
+            const int token = first + i * STRIDE;
+            index[i] = token < end ? to.kv_index[token] : -1;
+            row[i] = token < end ? to.token_row[token] : 0;
+        }
+#pragma unroll
+        for (int i = 0; i < TOKENS; i++) {
+            const size_t entry = static_cast<size_t>(row[i]) * to.page_stride + head.entry(index[i]);
+            page[i] = index[i] >= 0 ? to.page_table[entry] : 0;
+        }
+#pragma unroll
+        for (int i = 0; i < TOKENS; i++) {
+            places[i] = index[i] >= 0 ? to.kv + head.key(page[i], index[i]) + within : nullptr;
+        }
     }
 };

@@ -12,32 +12,20 @@
 template <typename T>
 __device__ void kv_append(const KvAppendParams<T>& p) {
     follow_previous_kernel();
-    const size_t token = blockIdx.x;
-    const int q_width = p.query_heads * p.head_dim, kv_width = p.kv_heads * p.head_dim;
-    const int width = q_width + 2 * kv_width;
+    const int token = blockIdx.x;
+    const int width = (p.to.query_heads + 2 * p.to.kv_heads) * p.to.head_dim;
     const int column = (blockIdx.y * blockDim.x + threadIdx.x) * VECTOR;
     if (column >= width) return;
-
-    T* to;
-    if (column < q_width) {
-        to = p.q + token * q_width + column;
-    } else {
-        const int index = p.kv_index[token];
-        if (index < 0) return;
-        const bool value = column >= q_width + kv_width;
-        const int within = column - q_width - (value ? kv_width : 0);
-        const KvHead kv(within / p.head_dim, p.kv_heads, p.page_size, p.head_dim);
-        const size_t row = p.token_row[token];
-        const int page = p.page_table[row * p.page_stride + kv.entry(index)];
-        to = p.kv + kv.key(page, index) + (value ? kv.value : 0) + within % p.head_dim;
-    }
+    T* to[1];
+    QkvColumn<T>(p.to, column).template find<1>(to, p.to, token, token + 1);
+    if (!to[0]) return;
 
     float v[VECTOR], bias[VECTOR];
-    load(v, p.qkv + token * width + column);
+    load(v, p.qkv + static_cast<size_t>(token) * width + column);
     load(bias, p.bias + column);
 #pragma unroll
     for (int i = 0; i < VECTOR; i++) v[i] += bias[i];
-    store(to, v);
+    store(to[0], v);
 }
 
 #define KV_APPEND(suffix, T) \

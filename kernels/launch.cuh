@@ -24,16 +24,62 @@ __device__ inline void cluster_barrier() {
 #endif
 }
 
-// Reads `from`, an address in this block's shared memory, at the same place in block `rank` of the cluster.
-__device__ inline float2 load_from_block(const float2* from, uint32_t rank) {
+// The last thing a block does whose shared memory others read: it waits until they have. Nothing is
+// published: a barrier that releases would first wait for all that the block has written.
+__device__ inline void leave_cluster() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
+    asm volatile("barrier.cluster.wait;" ::: "memory");
+#endif
+}
+
+// Reads floats of block `rank` of the cluster, at the place that `from` has in this block's shared
+// memory; zeros where the cluster has fewer than `blocks`. No branch: many such loads may be in flight.
+template <int WIDTH>
+__device__ inline void load_from_block(float (&v)[WIDTH], const float* from, int rank, int blocks) {
+    static_assert(WIDTH == 2 || WIDTH == 4);
+#pragma unroll
+    for (int i = 0; i < WIDTH; i++) v[i] = 0.0f;
 #if __CUDA_ARCH__ >= 900
     const uint32_t own = static_cast<uint32_t>(__cvta_generic_to_shared(from));
-    uint32_t remote;
-    float2 v;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(own), "r"(rank));
-    asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(remote) : "memory");
-    return v;
+    if constexpr (WIDTH == 2) {
+        asm volatile(
+            "{ .reg .pred there; .reg .u32 remote;\n"
+            "setp.lt.s32 there, %3, %4;\n"
+            "mapa.shared::cluster.u32 remote, %2, %3;\n"
+            "@there ld.shared::cluster.v2.f32 {%0, %1}, [remote]; }"
+            : "+f"(v[0]), "+f"(v[1])
+            : "r"(own), "r"(rank), "r"(blocks)
+            : "memory");
+    } else {
+        asm volatile(
+            "{ .reg .pred there; .reg .u32 remote;\n"
+            "setp.lt.s32 there, %5, %6;\n"
+            "mapa.shared::cluster.u32 remote, %4, %5;\n"
+            "@there ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [remote]; }"
+            : "+f"(v[0]), "+f"(v[1]), "+f"(v[2]), "+f"(v[3])
+            : "r"(own), "r"(rank), "r"(blocks)
+            : "memory");
+    }
 #else
-    return *from;
+    if (rank < blocks) {
+#pragma unroll
+        for (int i = 0; i < WIDTH; i++) v[i] = from[i];
+    }
 #endif
+}
+
+// The sums over the cluster's blocks, up to MOST, of neighbouring floats of their shared memory, in the
+// order of the blocks.
+template <int MOST, int WIDTH>
+__device__ inline void sum_over_cluster(float (&sum)[WIDTH], const float* from, int blocks) {
+    float parts[MOST][WIDTH];
+#pragma unroll
+    for (int rank = 0; rank < MOST; rank++) load_from_block(parts[rank], from, rank, blocks);
+#pragma unroll
+    for (int i = 0; i < WIDTH; i++) {
+        sum[i] = parts[0][i];
+#pragma unroll
+        for (int rank = 1; rank < MOST; rank++) sum[i] += parts[rank][i];
+    }
 }

@@ -1,5 +1,5 @@
-// Y = X·W for few rows: X [M, K], W [K, N] row-major, M up to 64, with what follows the product
-// fused: Y = activation(X·W + bias), or the f32 residual stream += X·W + bias.
+// Y = X·W for few rows: X [M, K], W [K, N] row-major, M up to 32, with what follows the product
+// fused (linear.cuh).
 //
 // Bound by reading W once. A block owns 32 columns (64 bytes of each row of W) and its four warps
 // divide K; where columns give fewer blocks than there are SMs, a cluster of up to eight blocks
@@ -10,10 +10,9 @@
 // Each warp streams through its own ring of 32-deep stages by cp.async and meets the others only at
 // the end. The stages of W that fit the ring are asked for before the previous kernel has ended.
 
-#include "activation.cuh"
 #include "launch.cuh"
+#include "linear.cuh"
 #include "mma.cuh"
-#include "params.cuh"
 
 constexpr int COLUMNS = 32;
 constexpr int DEPTH = 32;
@@ -38,25 +37,24 @@ struct Stage {
     uint4 w[DEPTH][COLUMNS / VECTOR];
     uint4 x[ROWS][DEPTH / VECTOR];
 
-    __device__ void fetch_w(const LinearSmallParams<T>& p, int column, int step) {
-        const int lane = threadIdx.x % 32, piece = lane % 4, n = column + piece * VECTOR;
+    __device__ void fetch_w(const LinearParams<T>& p, int column, int step) {
+        const int lane = threadIdx.x % 32, piece = lane % 4;
+        const int k = step * DEPTH + lane / 4, n = column + piece * VECTOR;
+        const T* from = p.w + static_cast<size_t>(k) * p.n + n;
 #pragma unroll
         for (int i = 0; i < DEPTH / 8; i++) {
-            const int k = step * DEPTH + 8 * i + lane / 4;
-            const bool inside = k < p.k && n < p.n;
-            const T* from = p.w + (inside ? static_cast<size_t>(k) * p.n + n : 0);
-            copy_async(&w[8 * i + lane / 4][piece ^ i], from, inside);
+            const bool inside = k + 8 * i < p.k && n < p.n;
+            copy_async(&w[8 * i + lane / 4][piece ^ i], inside ? from + static_cast<size_t>(8 * i) * p.n : p.w, inside);
         }
     }
 
-    __device__ void fetch_x(const LinearSmallParams<T>& p, int step) {
-        const int lane = threadIdx.x % 32, k = step * DEPTH + lane % 4 * VECTOR;
+    __device__ void fetch_x(const LinearParams<T>& p, int step) {
+        const int lane = threadIdx.x % 32, m = lane / 4, k = step * DEPTH + lane % 4 * VECTOR;
+        const T* from = p.x + static_cast<size_t>(m) * p.k + k;
 #pragma unroll
         for (int i = 0; i < ROWS / 8; i++) {
-            const int m = 8 * i + lane / 4;
-            const bool inside = m < p.m && k < p.k;
-            const T* from = p.x + (inside ? static_cast<size_t>(m) * p.k + k : 0);
-            copy_async(&x[m][lane % 4], from, inside);
+            const bool inside = m + 8 * i < p.m && k < p.k;
+            copy_async(&x[m + 8 * i][lane % 4], inside ? from + static_cast<size_t>(8 * i) * p.k : p.x, inside);
         }
     }
 
@@ -72,13 +70,17 @@ struct Stage {
                 load_matrices_transposed(a[half][tile], &w[row][piece ^ (i / 2)]);
             }
         }
+        uint4 b[ROWS / 8];
 #pragma unroll
-        for (int j = 0; j < ROWS / 8; j++) {
-            const uint4 b = x[8 * j + lane / 4][lane % 4];
+        for (int j = 0; j < ROWS / 8; j++) b[j] = x[8 * j + lane / 4][lane % 4];
+        // A sum's two products far apart: the second waits for the first.
 #pragma unroll
-            for (int tile = 0; tile < COLUMNS / 16; tile++) {
-                mma<T>(acc[tile][j], a[0][tile], b.x, b.y);
-                mma<T>(acc[tile][j], a[1][tile], b.z, b.w);
+        for (int half = 0; half < 2; half++) {
+#pragma unroll
+            for (int j = 0; j < ROWS / 8; j++) {
+                const uint32_t b0 = half ? b[j].z : b[j].x, b1 = half ? b[j].w : b[j].y;
+#pragma unroll
+                for (int tile = 0; tile < COLUMNS / 16; tile++) mma<T>(acc[tile][j], a[half][tile], b0, b1);
             }
         }
     }
@@ -89,28 +91,28 @@ struct Steps {
     int first, count;
 
     __device__ explicit Steps(int k) {
-        const int steps = (k + DEPTH - 1) / DEPTH, splits = gridDim.x, split = blockIdx.x;
-        first = steps * split / splits + threadIdx.x / 32;
-        count = (steps * (split + 1) / splits - first + WARPS - 1) / WARPS;
+        const int steps = (k + DEPTH - 1) / DEPTH, part = (steps + gridDim.x - 1) / gridDim.x;
+        const int begin = blockIdx.x * part, end = min(begin + part, steps);
+        first = begin + threadIdx.x / 32;
+        count = (end - first + WARPS - 1) / WARPS;
     }
 
     __device__ int operator[](int i) const { return first + i * WARPS; }
 };
 
 template <typename T, int ROWS>
-__device__ void accumulate(float (&acc)[COLUMNS / 16][ROWS / 8][4], Stage<T, ROWS>* ring, const LinearSmallParams<T>& p) {
+__device__ void accumulate(float (&acc)[COLUMNS / 16][ROWS / 8][4], Stage<T, ROWS>* ring, const LinearParams<T>& p) {
     const int column = blockIdx.y * COLUMNS;
     const Steps steps(p.k);
-#pragma unroll
-    for (int i = 0; i < STAGES; i++) {
-        if (i < steps.count) ring[i].fetch_w(p, column, steps[i]);
-    }
+#pragma unroll 1
+    for (int i = 0; i < min(STAGES, steps.count); i++) ring[i].fetch_w(p, column, steps[i]);
     follow_previous_kernel();
-#pragma unroll
+#pragma unroll 1
     for (int i = 0; i < STAGES; i++) {
         if (i < steps.count) ring[i].fetch_x(p, steps[i]);
         commit_copies();
     }
+#pragma unroll 1
     for (int i = 0; i < steps.count; i++) {
         wait_copies_but<STAGES - 1>();
         __syncwarp();
@@ -126,57 +128,25 @@ __device__ void accumulate(float (&acc)[COLUMNS / 16][ROWS / 8][4], Stage<T, ROW
     }
 }
 
-// Two neighbouring columns of a row of Y, what one thread finishes at a time.
-template <typename T>
-struct Target {
-    int m, n;
-    bool inside;
-    // What the product is added to.
-    float2 start = {0.0f, 0.0f};
-
-    __device__ void aim(const LinearSmallParams<T>& p, int unit, int end) {
-        m = unit / (COLUMNS / 2);
-        n = blockIdx.y * COLUMNS + unit % (COLUMNS / 2) * 2;
-        inside = unit < end && m < p.m && n < p.n;
-        if (!inside) return;
-        if (p.bias) start = unpack(*reinterpret_cast<const typename Pair<T>::Type*>(p.bias + n));
-        if (p.residual) {
-            const float2 x = *reinterpret_cast<const float2*>(p.residual + offset(p));
-            start.x += x.x;
-            start.y += x.y;
-        }
-    }
-
-    __device__ void finish(const LinearSmallParams<T>& p, float2 product) const {
-        const float a = start.x + product.x, b = start.y + product.y;
-        if (p.residual) {
-            *reinterpret_cast<float2*>(p.residual + offset(p)) = make_float2(a, b);
-        } else {
-            *reinterpret_cast<typename Pair<T>::Type*>(p.y + offset(p)) =
-                Pair<T>::pack(activate(p.activation, a), activate(p.activation, b));
-        }
-    }
-
-private:
-    __device__ size_t offset(const LinearSmallParams<T>& p) const { return static_cast<size_t>(m) * p.n + n; }
-};
-
 template <typename T, int ROWS>
-__device__ void linear_small(const LinearSmallParams<T>& p) {
+__device__ void linear_small(const LinearParams<T>& p) {
     extern __shared__ uint4 memory[];
     static_assert(WARPS * ROWS * PITCH * sizeof(float) <= WARPS * STAGES * sizeof(Stage<T, ROWS>));
+    // After the product, a thread has two columns of a row, and of every ROWS_AT_ONCE-th after it.
+    constexpr int THREADS_A_ROW = COLUMNS / 2, ROWS_AT_ONCE = THREADS / THREADS_A_ROW;
+    constexpr int FLIGHTS = ROWS / ROWS_AT_ONCE;
+    static_assert(ROWS % ROWS_AT_ONCE == 0 && ROWS % MOST_SPLITS == 0);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int row = threadIdx.x / THREADS_A_ROW, column = threadIdx.x % THREADS_A_ROW * 2;
+    const Columns<T, 2> columns(p, blockIdx.y * COLUMNS + column);
     float acc[COLUMNS / 16][ROWS / 8][4] = {};
     accumulate<T, ROWS>(acc, reinterpret_cast<Stage<T, ROWS>*>(memory) + warp * STAGES, p);
 
-    // Each block of the cluster finishes its share of the outputs; what they start from is read
-    // while the sums meet.
-    constexpr int UNITS = ROWS * COLUMNS / 2, TARGETS = UNITS / THREADS;
-    static_assert(UNITS % THREADS == 0 && UNITS % MOST_SPLITS == 0);
-    const int splits = gridDim.x, share = UNITS / splits, first = blockIdx.x * share;
-    Target<T> targets[TARGETS];
-#pragma unroll
-    for (int i = 0; i < TARGETS; i++) targets[i].aim(p, first + i * THREADS + threadIdx.x, first + share);
+    // Each block of the cluster finishes its share of the rows; what they start from is read while the
+    // sums meet.
+    const int splits = gridDim.x, first = ROWS / splits * blockIdx.x + row, end = ROWS / splits * (blockIdx.x + 1);
+    typename Columns<T, 2>::Row rows[FLIGHTS];
+    columns.template aim<ROWS_AT_ONCE>(rows, first, end);
 
     // The rings are done with: their memory holds the sums of each warp, then of the block.
     wait_copies();
@@ -194,46 +164,36 @@ __device__ void linear_small(const LinearSmallParams<T>& p) {
     }
     __syncthreads();
 #pragma unroll
-    for (int unit = threadIdx.x; unit < UNITS; unit += THREADS) {
-        const int m = unit / (COLUMNS / 2), n = unit % (COLUMNS / 2) * 2;
-        float2 sum = {0.0f, 0.0f};
+    for (int m = row; m < ROWS; m += ROWS_AT_ONCE) {
+        float sum[2] = {};
 #pragma unroll
         for (int w = 0; w < WARPS; w++) {
-            const float2 v = *reinterpret_cast<const float2*>(&sums[w][m][n]);
-            sum.x += v.x;
-            sum.y += v.y;
+            sum[0] += sums[w][m][column];
+            sum[1] += sums[w][m][column + 1];
         }
-        *reinterpret_cast<float2*>(&sums[0][m][n]) = sum;
+        store(&sums[0][m][column], sum);
     }
 
     splits > 1 ? cluster_barrier() : __syncthreads();
+    float products[FLIGHTS][2];
 #pragma unroll
-    for (int i = 0; i < TARGETS; i++) {
-        if (!targets[i].inside) continue;
-        const int n = targets[i].n % COLUMNS;
-        float2 product = {0.0f, 0.0f};
-#pragma unroll
-        for (int rank = 0; rank < MOST_SPLITS; rank++) {
-            if (rank >= splits) break;
-            const float2 v = load_from_block(reinterpret_cast<const float2*>(&sums[0][targets[i].m][n]), rank);
-            product.x += v.x;
-            product.y += v.y;
-        }
-        targets[i].finish(p, product);
+    for (int i = 0; i < FLIGHTS; i++) {
+        const int m = first + i * ROWS_AT_ONCE;
+        sum_over_cluster<MOST_SPLITS>(products[i], &sums[0][m][column], m < end ? splits : 0);
     }
-    // No block leaves while another reads its sums.
-    if (splits > 1) cluster_barrier();
+#pragma unroll
+    for (int i = 0; i < FLIGHTS; i++) columns.finish(rows[i], products[i]);
+    if (splits > 1) leave_cluster();
 }
 
 #define LINEAR_SMALL_ROWS(suffix, T, ROWS)                                  \
     extern "C" __global__ void __launch_bounds__(THREADS)                   \
-        linear_small_##suffix##_m##ROWS(const LinearSmallParams<T> p) {     \
+        linear_small_##suffix##_m##ROWS(const LinearParams<T> p) {     \
         linear_small<T, ROWS>(p);                                           \
     }
 #define LINEAR_SMALL(suffix, T)      \
     LINEAR_SMALL_ROWS(suffix, T, 8)  \
     LINEAR_SMALL_ROWS(suffix, T, 16) \
-    LINEAR_SMALL_ROWS(suffix, T, 32) \
-    LINEAR_SMALL_ROWS(suffix, T, 64)
+    LINEAR_SMALL_ROWS(suffix, T, 32)
 LINEAR_SMALL(f16, f16)
 LINEAR_SMALL(bf16, bf16)

@@ -49,40 +49,50 @@ static_assert(sizeof(BiasActivationParams<float>) == 32);
 static_assert(offsetof(BiasActivationParams<float>, activation) == 24);
 
 template <typename T>
-struct LinearSmallParams {
-    const T* x;
-    const T* w;
-    const T* bias;
-    T* y;
-    float* residual;
-    int32_t m;
-    int32_t n;
-    int32_t k;
-    int32_t activation;
-};
-static_assert(sizeof(LinearSmallParams<uint16_t>) == 56);
-static_assert(offsetof(LinearSmallParams<uint16_t>, m) == 40);
-static_assert(offsetof(LinearSmallParams<uint16_t>, activation) == 52);
-
-template <typename T>
-struct KvAppendParams {
-    const T* qkv;
-    const T* bias;
+struct QkvTarget {
     T* q;
     T* kv;
     const int32_t* token_row;
     const int32_t* kv_index;
     const int32_t* page_table;
-    int32_t tokens;
     int32_t query_heads;
     int32_t kv_heads;
     int32_t head_dim;
     int32_t page_size;
     int32_t page_stride;
 };
-static_assert(sizeof(KvAppendParams<float>) == 80);
-static_assert(offsetof(KvAppendParams<float>, tokens) == 56);
-static_assert(offsetof(KvAppendParams<float>, page_stride) == 76);
+static_assert(sizeof(QkvTarget<float>) == 64);
+static_assert(offsetof(QkvTarget<float>, query_heads) == 40);
+static_assert(offsetof(QkvTarget<float>, page_stride) == 56);
+
+template <typename T>
+struct LinearParams {
+    const T* x;
+    const T* w;
+    const T* bias;
+    T* y;
+    float* residual;
+    QkvTarget<T> qkv;
+    int32_t m;
+    int32_t n;
+    int32_t k;
+    int32_t activation;
+};
+static_assert(sizeof(LinearParams<uint16_t>) == 120);
+static_assert(offsetof(LinearParams<uint16_t>, qkv) == 40);
+static_assert(offsetof(LinearParams<uint16_t>, m) == 104);
+static_assert(offsetof(LinearParams<uint16_t>, activation) == 116);
+
+template <typename T>
+struct KvAppendParams {
+    const T* qkv;
+    const T* bias;
+    QkvTarget<T> to;
+    int32_t tokens;
+};
+static_assert(sizeof(KvAppendParams<float>) == 88);
+static_assert(offsetof(KvAppendParams<float>, to) == 16);
+static_assert(offsetof(KvAppendParams<float>, tokens) == 80);
 
 template <typename T>
 struct AttentionPrefillParams {

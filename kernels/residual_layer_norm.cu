@@ -34,6 +34,7 @@ __device__ void residual_layer_norm(const ResidualLayerNormParams<T>& p) {
         load(weight, p.weight + channel);
         load(beta, p.beta + channel);
     }
+    const float share = 1.0f / p.channels;
     follow_previous_kernel();
     const size_t row = blockIdx.x;
     const size_t token = p.row_index ? p.row_index[row] : row;
@@ -55,12 +56,12 @@ __device__ void residual_layer_norm(const ResidualLayerNormParams<T>& p) {
     float sum = 0.0f;
 #pragma unroll
     for (int i = 0; i < VECTOR; i++) sum += x[i];
-    const float mean = block_sum(sum, sums) / p.channels;
+    const float mean = block_sum(sum, sums) * share;
 
     float square = 0.0f;
 #pragma unroll
     for (int i = 0; i < VECTOR; i++) square += inside ? (x[i] - mean) * (x[i] - mean) : 0.0f;
-    const float scale = rsqrtf(block_sum(square, squares) / p.channels + p.eps);
+    const float scale = rsqrtf(block_sum(square, squares) * share + p.eps);
 
     if (!inside) return;
 #pragma unroll

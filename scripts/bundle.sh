@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds everything that runs on a GPU and gathers it in bundle/, for a GPU machine with no Rust:
-# the program, the GPU tests, the benches, the tests' fixtures, run-tests.sh that runs all tests and
-# measure-gpu.sh that measures everything.
+# the program, the GPU tests, the benches, the tests' fixtures, run-tests.sh that runs all tests,
+# sanitize-gpu.sh that runs them under compute-sanitizer, and measure-gpu.sh that measures everything.
 # Needs nvcc (scripts/install-nvcc.sh), strip and python3. Copy the folder over and run it there.
 set -euo pipefail
 
@@ -52,7 +52,7 @@ if [[ -d tests/fixtures ]]; then
   mkdir bundle/tests
   cp -r tests/fixtures bundle/tests/
 fi
-cp scripts/measure-gpu.sh scripts/compare_hf.py bundle/
+cp scripts/measure-gpu.sh scripts/sanitize-gpu.sh scripts/compare_hf.py bundle/
 git describe --always --dirty --abbrev=40 >bundle/COMMIT
 
 cat >bundle/run-tests.sh <<'RUN'

@@ -32,24 +32,7 @@ record() {
 
 record tests ./run-tests.sh
 
-# Correctness only, so all of them may share the GPU. racecheck is slow: one process a group of tests.
-sanitizers=()
-sanitize() {
-  sanitizers+=("$1")
-  record "$1" timeout 400 compute-sanitizer --tool "$2" --error-exitcode 9 "${@:3}" --test-threads=1 &
-}
-sanitize memcheck-kernels memcheck ./kernel_parity
-sanitize memcheck-model memcheck ./cuda_model
-for group in attention elementwise linear sampling; do
-  sanitize "racecheck-$group" racecheck ./kernel_parity "$group"
-done
-wait
-for name in "${sanitizers[@]}"; do
-  # Both: the tests ran to their end, and nothing was found.
-  grep -q 'test result: ok' "$out/$name.log" &&
-    grep -q 'ERROR SUMMARY: 0 errors\|RACECHECK SUMMARY: 0 hazards' "$out/$name.log" || failed+=("$name")
-done
-
+record sanitizers ./sanitize-gpu.sh "$out"
 record kernels ./kernels --output "$out/kernels.json"
 record compare-hf python3 compare_hf.py --device cuda --bench-exe ./decode \
   --batch-sizes 1,8,64,256 --output "$out/compare-hf"

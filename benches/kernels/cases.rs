@@ -4,12 +4,14 @@ use std::cell::OnceCell;
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
-use batchlab::runner::Dtype;
-use batchlab::runner::cuda::ops::linear_small::IDENTITY;
+use batchlab::runner::cuda::kernels::Kernels;
+use batchlab::runner::cuda::ops::linear::IDENTITY;
 use batchlab::runner::cuda::ops::{
-    ArgmaxParams, BiasActivationParams, EmbeddingParams, KvAppendParams, LinearSmallParams,
+    ArgmaxParams, BiasActivationParams, EmbeddingParams, KvAppendParams, LinearParams, QkvTarget,
     RandomFillParams, ResidualLayerNormParams, SampleParams,
 };
+use batchlab::runner::{Dtype, RunnerError};
+use cudarc::driver::CudaStream;
 
 use crate::attention::{Heads, attention_decode, attention_prefill, scattered};
 use crate::device::{Buffer, Device};
@@ -60,8 +62,11 @@ pub fn all(sms: usize) -> Vec<Case> {
         (4096, 12_288),
         (11_008, 4096),
     ] {
-        for rows in [1, 8, 16, 64] {
-            cases.push(linear_small(rows, k, n));
+        for rows in [1, 8, 16, 32] {
+            cases.push(linear("linear_small", Kernels::linear_small, rows, k, n));
+        }
+        for rows in [32, 64, 128, 256, 512] {
+            cases.push(linear("linear_tiled", Kernels::linear_tiled, rows, k, n));
         }
     }
     for tokens in [1, 64, 4096] {
@@ -212,13 +217,17 @@ fn bias_activation(tokens: usize, features: usize) -> Case {
     }
 }
 
-fn linear_small(rows: usize, k: usize, n: usize) -> Case {
+/// The launch wrapper of a kernel that multiplies.
+type Multiply =
+    fn(&Kernels, &CudaStream, Dtype, &LinearParams) -> std::result::Result<(), RunnerError>;
+
+fn linear(kernel: &'static str, multiply: Multiply, rows: usize, k: usize, n: usize) -> Case {
     Case {
-        kernel: "linear_small",
+        kernel,
         shape: format!("M={rows} K={k} N={n} residual"),
         // The weight and its bias, x, and the f32 stream read and written.
         bytes: ((k * n + n + rows * k) * BYTES + rows * n * 8) as f64,
-        flop: None,
+        flop: Some(2.0 * (rows * k * n) as f64),
         prepare: Box::new(move |d, _| {
             let (x, w) = (
                 d.random(DTYPE, rows * k, 1.0)?,
@@ -227,18 +236,19 @@ fn linear_small(rows: usize, k: usize, n: usize) -> Case {
             let bias = d.random(DTYPE, n, 1.0)?;
             let residual = d.random(Dtype::F32, rows * n, 1.0)?;
             Ok(Box::new(move |d| {
-                let p = LinearSmallParams {
+                let p = LinearParams {
                     x: x.ptr(),
                     w: w.ptr(),
                     bias: bias.ptr(),
                     y: 0,
                     residual: residual.ptr(),
+                    qkv: QkvTarget::NONE,
                     m: rows as i32,
                     n: n as i32,
                     k: k as i32,
                     activation: IDENTITY,
                 };
-                Ok(d.kernels.linear_small(&d.stream, DTYPE, &p)?)
+                Ok(multiply(&d.kernels, &d.stream, DTYPE, &p)?)
             }))
         }),
     }
@@ -268,17 +278,19 @@ fn kv_append(tokens: usize, heads: usize, head_dim: usize) -> Case {
                 let p = KvAppendParams {
                     qkv: qkv.ptr(),
                     bias: bias.ptr(),
-                    q: q.ptr(),
-                    kv: kv.ptr(),
-                    token_row: token_row.ptr(),
-                    kv_index: kv_index.ptr(),
-                    page_table: table.ptr(),
+                    to: QkvTarget {
+                        q: q.ptr(),
+                        kv: kv.ptr(),
+                        token_row: token_row.ptr(),
+                        kv_index: kv_index.ptr(),
+                        page_table: table.ptr(),
+                        query_heads: heads as i32,
+                        kv_heads: heads as i32,
+                        head_dim: head_dim as i32,
+                        page_size: PAGE as i32,
+                        page_stride: 1,
+                    },
                     tokens: tokens as i32,
-                    query_heads: heads as i32,
-                    kv_heads: heads as i32,
-                    head_dim: head_dim as i32,
-                    page_size: PAGE as i32,
-                    page_stride: 1,
                 };
                 Ok(d.kernels.kv_append(&d.stream, DTYPE, &p)?)
             }))

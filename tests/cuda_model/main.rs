@@ -15,7 +15,15 @@ use steps::{Batch, Run, greedy};
 /// D = 32, an odd vocabulary, 96 positions; relative to the folder that tests run in.
 const FIXTURE: &str = "tests/fixtures/gpt2-f32";
 const PAGE_SIZE: usize = 16;
-const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
+
+/// All of them, but under compute-sanitizer (`BATCHLAB_QUICK_TESTS=1`) one: each takes a minute there,
+/// and the kernel tests have the others.
+fn dtypes() -> &'static [Dtype] {
+    match std::env::var("BATCHLAB_QUICK_TESTS").is_ok_and(|value| value == "1") {
+        true => &[Dtype::BF16],
+        false => &[Dtype::F32, Dtype::F16, Dtype::BF16],
+    }
+}
 
 /// False, with the reason printed, where there is no GPU.
 fn has_gpu() -> bool {
@@ -182,7 +190,7 @@ fn graphs_equal_plain_launches_bit_for_bit() {
         return;
     }
     let model = Model::open(None).unwrap();
-    for dtype in DTYPES {
+    for &dtype in dtypes() {
         let mut graphs = cuda(&model, dtype);
         assert!(
             !graphs.describe().contains("no CUDA graphs"),
@@ -206,7 +214,7 @@ fn runs_repeat_bit_for_bit() {
         return;
     }
     let model = Model::open(None).unwrap();
-    for dtype in DTYPES {
+    for &dtype in dtypes() {
         let mut runner = cuda(&model, dtype);
         for rows in [1, 5, 64] {
             let prompts = prompts(&model, rows);
@@ -224,7 +232,7 @@ fn a_rows_content_changes_no_other_row() {
     }
     let model = Model::open(None).unwrap();
     let changed = 2;
-    for dtype in DTYPES {
+    for &dtype in dtypes() {
         let mut runner = cuda(&model, dtype);
         for (rows, padded) in [(3, false), (9, true), (24, false), (64, true)] {
             let mut prompts = prompts(&model, rows);
@@ -257,7 +265,7 @@ fn sampled_tokens_are_the_references() {
         top_p: [1.0, 0.9, 1.0, 0.5, 1.0, 0.95][row % 6],
         seed: 0x1234_5678_9abc_def0 + row as u64,
     };
-    for dtype in DTYPES {
+    for &dtype in dtypes() {
         let mut runner = cuda(&model, dtype);
         for rows in [1, 6, 64] {
             let batch = Batch::new(&runner, &prompts(&model, rows), false, 12).sampled(sampling);

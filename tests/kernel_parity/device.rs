@@ -41,6 +41,12 @@ fn open() -> Result<Gpu, String> {
     Ok(Gpu { stream, kernels })
 }
 
+/// Fewer repetitions, for compute-sanitizer, under which a test may take a hundred times as long:
+/// `BATCHLAB_QUICK_TESTS=1`.
+pub fn quick() -> bool {
+    std::env::var("BATCHLAB_QUICK_TESTS").is_ok_and(|value| value == "1")
+}
+
 /// Device memory of one element type.
 pub struct Buffer {
     bytes: CudaSlice<u8>,

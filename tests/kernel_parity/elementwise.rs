@@ -9,6 +9,7 @@ use batchlab::runner::cuda::ops::bias_activation::activation_code;
 
 use crate::check::{Tolerance, assert_close};
 use crate::device::{DTYPES, Gpu, Inputs, gpu, rounded};
+use crate::kv_places::KvPlaces;
 
 #[test]
 fn embedding() {
@@ -232,7 +233,6 @@ fn kv_append() {
             (4, 2, 80, 128),
             (1, 1, 32, 16),
         ] {
-            let rows = 5;
             let layout = KvLayout {
                 layers: 1,
                 kv_heads,
@@ -240,65 +240,23 @@ fn kv_append() {
                 page_size,
                 bytes_per_element: 4,
             };
-            let per_row = 3;
-            let pages = rows * per_row + 2;
-            let mut table: Vec<u32> = (0..pages as u32).collect();
-            for i in (1..pages).rev() {
-                table.swap(i, inputs.below(i + 1));
-            }
-            // Distinct places: token t of a row takes index first + t; every fourth writes nothing.
-            let mut token_row = Vec::new();
-            let mut kv_index = Vec::new();
-            for row in 0..rows {
-                let count = 1 + inputs.below(page_size);
-                let first = inputs.below(per_row * page_size - count + 1);
-                for t in 0..count {
-                    token_row.push(row as u32);
-                    kv_index.push(if t % 4 == 3 { None } else { Some(first + t) });
-                }
-            }
-            let tokens = token_row.len();
+            let tokens = 1 + inputs.below(4 * page_size);
+            let places = KvPlaces::new(gpu, &mut inputs, layout, tokens);
             let width = (query_heads + 2 * kv_heads) * head_dim;
             let qkv = inputs.normal(dtype, tokens * width, 1.0);
             let bias = inputs.normal(dtype, width, 1.0);
-            let slots: Vec<_> = token_row
-                .iter()
-                .zip(&kv_index)
-                .map(|(&row, &index)| ops::KvSlot {
-                    pages: &table[row as usize * per_row..][..per_row],
-                    index,
-                })
-                .collect();
             let mut q = vec![0.0; tokens * query_heads * head_dim];
-            let mut kv = vec![f32::NAN; pages * layout.page_elements()];
-            ops::kv_append(&mut q, &mut kv, &qkv, &bias, &slots, &layout);
+            let mut kv = vec![f32::NAN; places.elements()];
+            ops::kv_append(&mut q, &mut kv, &qkv, &bias, &places.slots(), &layout);
 
             let device_q = gpu.poison(dtype, q.len() + head_dim);
             let device_kv = gpu.poison(dtype, kv.len());
             let (device_qkv, device_bias) = (gpu.floats(dtype, &qkv), gpu.floats(dtype, &bias));
-            let index: Vec<i32> = kv_index
-                .iter()
-                .map(|i| i.map_or(-1, |i| i as i32))
-                .collect();
-            let (rows_of, index, device_table) = (
-                gpu.ints(&signed(&token_row)),
-                gpu.ints(&index),
-                gpu.ints(&signed(&table)),
-            );
             let params = cuda::KvAppendParams {
                 qkv: device_qkv.ptr(gpu),
                 bias: device_bias.ptr(gpu),
-                q: device_q.ptr(gpu),
-                kv: device_kv.ptr(gpu),
-                token_row: rows_of.ptr(gpu),
-                kv_index: index.ptr(gpu),
-                page_table: device_table.ptr(gpu),
+                to: places.target(gpu, query_heads, &device_q, &device_kv),
                 tokens: tokens as i32,
-                query_heads: query_heads as i32,
-                kv_heads: kv_heads as i32,
-                head_dim: head_dim as i32,
-                page_size: page_size as i32,
-                page_stride: per_row as i32,
             };
             gpu.kernels.kv_append(&gpu.stream, dtype, &params).unwrap();
             let what =

@@ -1,35 +1,67 @@
-//! linear_small against a product in f64.
+//! linear_small and linear_tiled against a product in f64.
 
+use batchlab::kv::KvLayout;
 use batchlab::model::Activation;
-use batchlab::runner::Dtype;
 use batchlab::runner::cpu::ops;
-use batchlab::runner::cuda::ops as cuda;
+use batchlab::runner::cuda::kernels::Kernels;
 use batchlab::runner::cuda::ops::bias_activation::activation_code;
-use batchlab::runner::cuda::ops::linear_small::{IDENTITY, MAX_ROWS};
+use batchlab::runner::cuda::ops::linear::IDENTITY;
+use batchlab::runner::cuda::ops::linear_small::MAX_ROWS;
+use batchlab::runner::cuda::ops::{LinearParams, QkvTarget};
+use batchlab::runner::{Dtype, RunnerError};
+use cudarc::driver::CudaStream;
 use rayon::prelude::*;
 
 use crate::check::{Tolerance, assert_close};
-use crate::device::{Buffer, Gpu, Inputs, gpu};
+use crate::device::{Buffer, Gpu, Inputs, gpu, quick};
+use crate::kv_places::KvPlaces;
 
 const HALVES: [Dtype; 2] = [Dtype::F16, Dtype::BF16];
 
-/// (K, N): distilgpt2's, then sizes that end within a tile, a stage, or before every warp has work.
-const SHAPES: [(usize, usize); 11] = [
-    (768, 2304),
-    (768, 768),
-    (768, 3072),
-    (3072, 768),
+/// (K, N) of distilgpt2.
+const MODEL_SHAPES: [(usize, usize); 4] = [(768, 2304), (768, 768), (768, 3072), (3072, 768)];
+/// (K, N) that end within a tile or a stage, or before every warp or block has work; the first three
+/// go round the ring of stages.
+const EDGE_SHAPES: [(usize, usize); 7] = [
+    (4104, 8),
+    (776, 1032),
+    (2056, 136),
     (8, 8),
     (24, 40),
     (40, 72),
-    (776, 1032),
-    (2056, 136),
-    (4104, 8),
-    (96, 5000),
+    (96, 1000),
 ];
 
-/// M: every compiled size, full and not.
-const ROWS: [usize; 10] = [1, 2, 7, 8, 9, 16, 17, 32, 33, 64];
+/// A kernel that multiplies, and the row counts it is tried with.
+struct Kernel {
+    name: &'static str,
+    launch: fn(&Kernels, &CudaStream, Dtype, &LinearParams) -> Result<(), RunnerError>,
+    rows: &'static [usize],
+}
+
+/// Every compiled size, full and not.
+const LINEAR_SMALL: Kernel = Kernel {
+    name: "linear_small",
+    launch: Kernels::linear_small,
+    rows: &[1, 2, 7, 8, 9, 16, 17, 31, MAX_ROWS],
+};
+
+/// One and several rows of tiles, full and not.
+const LINEAR_TILED: Kernel = Kernel {
+    name: "linear_tiled",
+    launch: Kernels::linear_tiled,
+    rows: &[1, 33, 64, 65, 100, 128, 129, 256, 300],
+};
+
+/// The GPU, if it has the kernel.
+fn gpu_with(kernel: &Kernel) -> Option<&'static Gpu> {
+    let gpu = gpu()?;
+    if kernel.name == LINEAR_TILED.name && !gpu.kernels.has_linear_tiled(Dtype::BF16) {
+        println!("skipped: {} is for Hopper", kernel.name);
+        return None;
+    }
+    Some(gpu)
+}
 
 /// What follows the product.
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +81,7 @@ const THENS: [Then; 6] = [
     Then::Residual,
 ];
 
-/// One weight on the device, and inputs of [`MAX_ROWS`] rows on the host.
+/// One weight on the device, and inputs of `rows` rows on the host.
 struct Problem {
     dtype: Dtype,
     k: usize,
@@ -64,8 +96,14 @@ struct Problem {
 }
 
 impl Problem {
-    fn new(gpu: &Gpu, inputs: &mut Inputs, dtype: Dtype, (k, n): (usize, usize)) -> Self {
-        let x = inputs.normal(dtype, MAX_ROWS * k, 1.0);
+    fn new(
+        gpu: &Gpu,
+        inputs: &mut Inputs,
+        dtype: Dtype,
+        (k, n): (usize, usize),
+        rows: usize,
+    ) -> Self {
+        let x = inputs.normal(dtype, rows * k, 1.0);
         let mut w = inputs.normal(dtype, k * n, 1.0 / (k as f32).sqrt());
         let bias = inputs.normal(dtype, n, 1.0);
         let product = product(&x, &w, k, n);
@@ -77,7 +115,7 @@ impl Problem {
             dtype,
             k,
             n,
-            residual: inputs.normal(Dtype::F32, MAX_ROWS * n, 3.0),
+            residual: inputs.normal(Dtype::F32, rows * n, 3.0),
             device_w: gpu.floats(dtype, &w),
             device_bias: gpu.floats(dtype, &padded_bias),
             x,
@@ -86,13 +124,33 @@ impl Problem {
         }
     }
 
-    /// The first `m` rows of `x`, with NaN after them, through the kernel; the rows after the last
-    /// must be as they were.
-    fn run(&self, gpu: &Gpu, x: &[f32], m: usize, then: Then) -> Vec<f32> {
+    /// The first `m` rows of `x`, with NaN after them.
+    fn device_x(&self, gpu: &Gpu, x: &[f32], m: usize) -> Buffer {
+        let mut padded = x[..m * self.k].to_vec();
+        padded.resize((m + 8) * self.k, f32::NAN);
+        gpu.floats(self.dtype, &padded)
+    }
+
+    /// No output yet.
+    fn params(&self, gpu: &Gpu, x: &Buffer, m: usize) -> LinearParams {
+        LinearParams {
+            x: x.ptr(gpu),
+            w: self.device_w.ptr(gpu),
+            bias: self.device_bias.ptr(gpu),
+            y: 0,
+            residual: 0,
+            qkv: QkvTarget::NONE,
+            m: m as i32,
+            n: self.n as i32,
+            k: self.k as i32,
+            activation: IDENTITY,
+        }
+    }
+
+    /// The first `m` rows of `x` through the kernel; what lies after the last must be as it was.
+    fn run(&self, gpu: &Gpu, kernel: &Kernel, x: &[f32], m: usize, then: Then) -> Vec<f32> {
         let Self { dtype, k, n, .. } = *self;
-        let mut padded = x[..m * k].to_vec();
-        padded.resize((m + 8) * k, f32::NAN);
-        let x = gpu.floats(dtype, &padded);
+        let x = self.device_x(gpu, x, m);
         let y = match then {
             Then::Residual => {
                 let mut residual = self.residual[..m * n].to_vec();
@@ -101,30 +159,22 @@ impl Problem {
             }
             _ => gpu.poison(dtype, (m + 1) * n),
         };
-        let mut params = cuda::LinearSmallParams {
-            x: x.ptr(gpu),
-            w: self.device_w.ptr(gpu),
-            bias: self.device_bias.ptr(gpu),
-            y: y.ptr(gpu),
-            residual: 0,
-            m: m as i32,
-            n: n as i32,
-            k: k as i32,
-            activation: IDENTITY,
-        };
+        let mut params = self.params(gpu, &x, m);
+        match then {
+            Then::Residual => params.residual = y.ptr(gpu),
+            _ => params.y = y.ptr(gpu),
+        }
         match then {
             Then::Nothing => params.bias = 0,
-            Then::Bias => {}
             Then::Activation(activation) => params.activation = activation_code(activation),
-            Then::Residual => (params.y, params.residual) = (0, params.y),
+            Then::Bias | Then::Residual => {}
         }
-        gpu.kernels
-            .linear_small(&gpu.stream, dtype, &params)
-            .unwrap();
+        (kernel.launch)(&gpu.kernels, &gpu.stream, dtype, &params).unwrap();
         let mut out = gpu.read(&y);
         assert!(
             out[m * n..].iter().all(|v| v.is_nan()),
-            "{dtype} {m}×{k}×{n} {then:?}: wrote past the end"
+            "{} {dtype} {m}×{k}×{n} {then:?}: wrote past the end",
+            kernel.name
         );
         out.truncate(m * n);
         out
@@ -160,24 +210,26 @@ fn product(x: &[f32], w: &[f32], k: usize, n: usize) -> Vec<f32> {
     x.par_chunks_exact(k).flat_map_iter(row).collect()
 }
 
-#[test]
-fn linear_small() {
-    let Some(gpu) = gpu() else { return };
+/// Every shape and every row count meets every epilogue within a few runs.
+fn equals_the_reference(kernel: &Kernel, shapes: &[(usize, usize)], rows_each: usize) {
+    let Some(gpu) = gpu_with(kernel) else { return };
     let mut inputs = Inputs::fresh();
-    // Every shape and every row count meets every epilogue within a few runs; all at once would
-    // take minutes under compute-sanitizer.
     let mut thens = THENS.into_iter().cycle().skip(inputs.below(THENS.len()));
+    let skipped = inputs.below(kernel.rows.len());
+    let mut rows = kernel.rows.iter().cycle().skip(skipped);
+    let most = *kernel.rows.iter().max().unwrap();
+    let rows_each = rows_each.min(if quick() { 2 } else { usize::MAX });
     for dtype in HALVES {
-        for (k, n) in SHAPES {
-            let problem = Problem::new(gpu, &mut inputs, dtype, (k, n));
-            for (m, then) in ROWS.into_iter().zip(&mut thens) {
-                let out = problem.run(gpu, &problem.x, m, then);
+        for &(k, n) in shapes {
+            let problem = Problem::new(gpu, &mut inputs, dtype, (k, n), most);
+            for (&m, then) in rows.by_ref().take(rows_each).zip(&mut thens) {
+                let out = problem.run(gpu, kernel, &problem.x, m, then);
                 // The sums are of values around 1, in f32 and in another order.
                 let tolerance = match then {
                     Then::Residual => Tolerance::rounding(Dtype::F32).at_least(1e-4),
                     _ => Tolerance::rounding(dtype).at_least(1e-4),
                 };
-                let what = format!("{dtype} {m}×{k}×{n} {then:?}");
+                let what = format!("{} {dtype} {m}×{k}×{n} {then:?}", kernel.name);
                 assert_close(&what, &out, &problem.expected(m, then), tolerance);
             }
         }
@@ -185,58 +237,180 @@ fn linear_small() {
 }
 
 #[test]
-fn linear_small_gives_a_row_the_same_bits_alone_in_any_company_and_again() {
-    let Some(gpu) = gpu() else { return };
+fn linear_small() {
+    equals_the_reference(&LINEAR_SMALL, &EDGE_SHAPES, LINEAR_SMALL.rows.len());
+}
+
+#[test]
+fn linear_small_at_the_sizes_of_a_model() {
+    equals_the_reference(&LINEAR_SMALL, &MODEL_SHAPES, 4);
+}
+
+#[test]
+fn linear_tiled() {
+    equals_the_reference(&LINEAR_TILED, &EDGE_SHAPES, LINEAR_TILED.rows.len());
+}
+
+#[test]
+fn linear_tiled_at_the_sizes_of_a_model() {
+    equals_the_reference(&LINEAR_TILED, &MODEL_SHAPES, 4);
+}
+
+/// Queries, keys and values to their places, each with its bias, and nothing anywhere else.
+fn fills_queries_and_pages(kernel: &Kernel) {
+    let Some(gpu) = gpu_with(kernel) else { return };
     let mut inputs = Inputs::fresh();
-    for dtype in HALVES {
-        for (k, n) in [(768, 768), (3072, 768), (768, 2304), (776, 1032)] {
-            let problem = Problem::new(gpu, &mut inputs, dtype, (k, n));
-            for then in [Then::Activation(Activation::GeluTanh), Then::Residual] {
-                let what = format!("{dtype} {k}×{n} {then:?}");
-                let all = problem.run(gpu, &problem.x, MAX_ROWS, then);
-                assert_eq!(all, problem.run(gpu, &problem.x, MAX_ROWS, then), "{what}");
-                for m in ROWS {
-                    assert_eq!(
-                        problem.run(gpu, &problem.x, m, then),
-                        all[..m * n],
-                        "{what}: the first {m} rows"
-                    );
-                }
-                let kept = inputs.below(MAX_ROWS);
-                let mut strangers = vec![f32::NAN; MAX_ROWS * k];
-                let row = kept * k..(kept + 1) * k;
-                strangers[row.clone()].copy_from_slice(&problem.x[row]);
-                let out = problem.run(gpu, &strangers, MAX_ROWS, then);
-                let row = kept * n..(kept + 1) * n;
-                assert_eq!(out[row.clone()], all[row], "{what}: row {kept} among NaN");
-            }
+    for (dtype, (k, query_heads, kv_heads, head_dim, page_size)) in
+        HALVES.into_iter().cycle().zip([
+            (768, 12, 12, 64, 64),
+            (40, 4, 2, 80, 16),
+            (136, 8, 1, 128, 8),
+            (64, 1, 1, 32, 16),
+            (72, 3, 3, 32, 128),
+        ])
+    {
+        let m = kernel.rows[inputs.below(kernel.rows.len())];
+        let n = (query_heads + 2 * kv_heads) * head_dim;
+        let problem = Problem::new(gpu, &mut inputs, dtype, (k, n), m);
+        let layout = KvLayout {
+            layers: 1,
+            kv_heads,
+            head_dim,
+            page_size,
+            bytes_per_element: 2,
+        };
+        let places = KvPlaces::new(gpu, &mut inputs, layout, m);
+        let q_width = query_heads * head_dim;
+        let mut q = vec![f32::NAN; (m + 1) * q_width];
+        let mut kv = vec![f32::NAN; places.elements()];
+        let (product, bias) = (&problem.product, &problem.bias);
+        ops::kv_append(
+            &mut q[..m * q_width],
+            &mut kv,
+            product,
+            bias,
+            &places.slots(),
+            &layout,
+        );
+
+        let (device_q, device_kv) = (gpu.poison(dtype, q.len()), gpu.poison(dtype, kv.len()));
+        let x = problem.device_x(gpu, &problem.x, m);
+        let mut params = problem.params(gpu, &x, m);
+        params.qkv = places.target(gpu, query_heads, &device_q, &device_kv);
+        (kernel.launch)(&gpu.kernels, &gpu.stream, dtype, &params).unwrap();
+        let what = format!(
+            "{} {dtype} {m}×{k}, heads {query_heads}/{kv_heads}",
+            kernel.name
+        );
+        for (part, out, expected) in [
+            ("queries", gpu.read(&device_q), q),
+            ("pages", gpu.read(&device_kv), kv),
+        ] {
+            let mask = |values: &[f32]| values.iter().map(|v| v.is_nan()).collect::<Vec<_>>();
+            assert_eq!(mask(&out), mask(&expected), "{what}: {part} written");
+            let written = |values: Vec<f32>| -> Vec<f32> {
+                values.into_iter().filter(|v| !v.is_nan()).collect()
+            };
+            let tolerance = Tolerance::rounding(dtype).at_least(1e-4);
+            let what = format!("{what}: {part}");
+            assert_close(&what, &written(out), &written(expected), tolerance);
         }
     }
 }
 
 #[test]
-fn linear_small_refuses_what_it_has_no_code_for() {
-    let Some(gpu) = gpu() else { return };
-    let refused = |dtype: Dtype, m: i32, n: i32, k: i32| {
-        let params = cuda::LinearSmallParams {
+fn linear_small_fills_queries_and_pages() {
+    fills_queries_and_pages(&LINEAR_SMALL);
+}
+
+#[test]
+fn linear_tiled_fills_queries_and_pages() {
+    fills_queries_and_pages(&LINEAR_TILED);
+}
+
+/// A row's bits are the same in every run, among any other rows, and in batches of `rows`, up to
+/// `most`.
+fn keeps_a_rows_bits(kernel: &Kernel, most: usize, rows: &[usize]) {
+    let Some(gpu) = gpu_with(kernel) else { return };
+    let mut inputs = Inputs::fresh();
+    for (dtype, (k, n), then) in [
+        (Dtype::BF16, (768, 768), Then::Residual),
+        (
+            Dtype::F16,
+            (776, 1032),
+            Then::Activation(Activation::GeluTanh),
+        ),
+    ] {
+        let problem = Problem::new(gpu, &mut inputs, dtype, (k, n), most);
+        let what = format!("{} {dtype} {k}×{n} {then:?}", kernel.name);
+        let run = |x: &[f32], m| problem.run(gpu, kernel, x, m, then);
+        let all = run(&problem.x, most);
+        assert_eq!(all, run(&problem.x, most), "{what}");
+        for &m in rows {
+            assert_eq!(
+                run(&problem.x, m),
+                all[..m * n],
+                "{what}: the first {m} rows"
+            );
+        }
+        let kept = inputs.below(most);
+        let mut strangers = vec![f32::NAN; most * k];
+        let row = kept * k..(kept + 1) * k;
+        strangers[row.clone()].copy_from_slice(&problem.x[row]);
+        let row = kept * n..(kept + 1) * n;
+        assert_eq!(
+            run(&strangers, most)[row.clone()],
+            all[row],
+            "{what}: row {kept} among NaN"
+        );
+    }
+}
+
+#[test]
+fn linear_small_gives_a_row_the_same_bits_alone_in_any_company_and_again() {
+    keeps_a_rows_bits(&LINEAR_SMALL, MAX_ROWS, &[1, 7, 8, 9, 17]);
+}
+
+/// In batches of equally many tiles of 64 rows.
+#[test]
+fn linear_tiled_gives_a_row_the_same_bits_in_any_company_and_again() {
+    keeps_a_rows_bits(&LINEAR_TILED, 64, &[1, 33]);
+    keeps_a_rows_bits(&LINEAR_TILED, 192, &[129]);
+}
+
+#[test]
+fn linear_kernels_refuse_what_they_have_no_code_for() {
+    let refused = |kernel: &Kernel, dtype: Dtype, m: i32, n: i32, k: i32| {
+        let params = LinearParams {
             x: 0,
             w: 0,
             bias: 0,
             y: 0,
             residual: 0,
+            qkv: QkvTarget::NONE,
             m,
             n,
             k,
             activation: IDENTITY,
         };
-        gpu.kernels
-            .linear_small(&gpu.stream, dtype, &params)
-            .is_err()
+        gpu_with(kernel)
+            .is_none_or(|gpu| (kernel.launch)(&gpu.kernels, &gpu.stream, dtype, &params).is_err())
     };
-    assert!(refused(Dtype::F32, 1, 64, 64));
-    assert!(refused(Dtype::BF16, MAX_ROWS as i32 + 1, 64, 64));
-    assert!(refused(Dtype::BF16, 1, 60, 64));
-    assert!(refused(Dtype::BF16, 1, 64, 4));
-    // Nothing to do is no error.
-    assert!(!refused(Dtype::BF16, 0, 64, 64));
+    for kernel in [LINEAR_SMALL, LINEAR_TILED] {
+        if gpu_with(&kernel).is_none() {
+            continue;
+        }
+        assert!(refused(&kernel, Dtype::F32, 1, 64, 64));
+        assert!(refused(&kernel, Dtype::BF16, 1, 60, 64));
+        assert!(refused(&kernel, Dtype::BF16, 1, 64, 4));
+        // Nothing to do is no error.
+        assert!(!refused(&kernel, Dtype::BF16, 0, 64, 64));
+    }
+    assert!(refused(
+        &LINEAR_SMALL,
+        Dtype::BF16,
+        MAX_ROWS as i32 + 1,
+        64,
+        64
+    ));
 }

@@ -8,5 +8,6 @@ mod attention_cases;
 mod check;
 mod device;
 mod elementwise;
+mod kv_places;
 mod linear;
 mod sampling;

@@ -11,7 +11,7 @@ use super::inputs::InputArrays;
 use super::kernels::Kernels;
 use super::ops::attention_decode::split;
 use super::ops::{
-    ArgmaxParams, AttentionDecodeParams, AttentionPrefillParams, EmbeddingParams, KvAppendParams,
+    ArgmaxParams, AttentionDecodeParams, AttentionPrefillParams, EmbeddingParams,
     ResidualLayerNormParams, SampleParams,
 };
 use super::scratch::Scratch;
@@ -50,7 +50,6 @@ impl Forward<'_> {
         for layer in 0..layers {
             self.normalise_for_attention(layer)?;
             self.project_qkv(layer)?;
-            self.append_kv(layer)?;
             self.attend(layer)?;
             self.project_attention(layer)?;
             self.normalise_for_mlp(layer)?;
@@ -113,26 +112,6 @@ impl Forward<'_> {
         };
         n.kernels
             .residual_layer_norm(&self.device.stream, n.dtype, &p)
-    }
-
-    fn append_kv(&self, layer: usize) -> Result<(), RunnerError> {
-        let n = &*self.network;
-        let p = KvAppendParams {
-            qkv: n.scratch.qkv,
-            bias: n.weights[Param::QkvBias(layer)],
-            q: n.scratch.query,
-            kv: n.layer_kv(layer),
-            token_row: self.inputs.token_row,
-            kv_index: self.inputs.kv_index,
-            page_table: self.inputs.page_table,
-            tokens: self.shape.tokens as i32,
-            query_heads: n.spec.heads as i32,
-            kv_heads: n.spec.kv_heads as i32,
-            head_dim: n.spec.head_dim as i32,
-            page_size: n.layout.page_size as i32,
-            page_stride: self.inputs.page_stride as i32,
-        };
-        n.kernels.kv_append(&self.device.stream, n.dtype, &p)
     }
 
     fn attend(&self, layer: usize) -> Result<(), RunnerError> {
@@ -250,7 +229,7 @@ enum Rows {
 
 impl Network {
     /// One layer's part of the slab.
-    fn layer_kv(&self, layer: usize) -> u64 {
+    pub(super) fn layer_kv(&self, layer: usize) -> u64 {
         let elements = self.kv_pages * self.layout.page_elements() * layer;
         self.kv_slab + (elements * self.layout.bytes_per_element) as u64
     }

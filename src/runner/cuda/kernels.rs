@@ -17,7 +17,7 @@ use cudarc::nvrtc::Ptx;
 
 use super::fatbins;
 use super::ops::DeviceParams;
-use super::ops::{attention_prefill, linear_small};
+use super::ops::{attention_prefill, linear_small, linear_tiled};
 use crate::runner::{Dtype, RunnerError};
 
 /// D, the head widths that the attention kernels are compiled for.
@@ -33,14 +33,20 @@ const HOPPER: i32 = 90;
 #[derive(Debug)]
 pub(super) struct Function {
     function: CudaFunction,
-    is_hopper: bool,
+    /// The architecture that its code was compiled for.
+    compiled_for: i32,
 }
 
 impl Function {
     /// Whether its code was compiled for Hopper or newer and has what kernels/launch.cuh adds there.
     /// A newer GPU may run code compiled for an older one, so the GPU's own number does not tell.
     pub fn is_hopper(&self) -> bool {
-        self.is_hopper
+        self.compiled_for >= HOPPER
+    }
+
+    /// Whether it may use kernels/wgmma.cuh: Hopper has these instructions, and no GPU after it.
+    pub fn has_wgmma(&self) -> bool {
+        self.compiled_for == HOPPER
     }
 }
 
@@ -99,6 +105,7 @@ pub struct Kernels {
     pub(super) residual_layer_norm: PerDtype<Function>,
     pub(super) bias_activation: PerDtype<Function>,
     pub(super) linear_small: PerHalf<[Function; linear_small::ROWS.len()]>,
+    pub(super) linear_tiled: PerHalf<Function>,
     pub(super) kv_append: PerDtype<Function>,
     pub(super) attention_prefill: PerDtype<PerHeadDim<Function>>,
     pub(super) attention_decode: PerDtype<PerHeadDim<PerGroup<Function>>>,
@@ -127,6 +134,10 @@ impl Kernels {
                 modules.function(stem, &format!("{stem}_{dtype}_m{m}"))
             })
         };
+        let linear_tiled = |dtype: Dtype| {
+            let stem = "linear_tiled";
+            modules.function(stem, &format!("{stem}_{dtype}"))
+        };
         let sms = context
             .attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
             .map_err(|e| device_error(context, "cuDeviceGetAttribute", e))?;
@@ -137,6 +148,10 @@ impl Kernels {
             linear_small: PerHalf {
                 f16: linear_small(Dtype::F16)?,
                 bf16: linear_small(Dtype::BF16)?,
+            },
+            linear_tiled: PerHalf {
+                f16: linear_tiled(Dtype::F16)?,
+                bf16: linear_tiled(Dtype::BF16)?,
             },
             kv_append: per_dtype("kv_append")?,
             attention_prefill: PerDtype::resolve(|dtype| {
@@ -199,6 +214,9 @@ impl Kernels {
             for (function, rows) in linear_small.zip(linear_small::ROWS) {
                 allow(function, linear_small::shared_bytes(rows))?;
             }
+            if let Some(function) = self.linear_tiled.get(dtype) {
+                allow(function, linear_tiled::SHARED_BYTES)?;
+            }
         }
         Ok(())
     }
@@ -227,7 +245,7 @@ impl Launch<'_> {
         stream: &CudaStream,
         params: &P,
     ) -> Result<(), RunnerError> {
-        match self.function.is_hopper {
+        match self.function.is_hopper() {
             true => self.with(stream, params, &mut [overlap()]),
             false => self.on(stream, params),
         }
@@ -240,7 +258,7 @@ impl Launch<'_> {
         stream: &CudaStream,
         params: &P,
     ) -> Result<(), RunnerError> {
-        match self.function.is_hopper {
+        match self.function.is_hopper() {
             true => self.with(stream, params, &mut [overlap(), clusters(self.grid.0)]),
             false => self.on(stream, params),
         }
@@ -344,10 +362,9 @@ impl<'a> Modules<'a> {
         let failed = |e| device_error(self.context, &format!("finding kernel {symbol}"), e);
         let function = module.load_function(symbol).map_err(failed)?;
         let compiled_for = function.get_attribute(CU_FUNC_ATTRIBUTE_PTX_VERSION);
-        let is_hopper = compiled_for.map_err(failed)? >= HOPPER;
         Ok(Function {
+            compiled_for: compiled_for.map_err(failed)?,
             function,
-            is_hopper,
         })
     }
 }

@@ -1,5 +1,5 @@
-//! The network's four products a layer, each with what follows it: one kernel where rows are few,
-//! cuBLASLt and the kernel of the next operation otherwise.
+//! The network's four products a layer, each with what follows it: one kernel where the step is
+//! small enough, cuBLASLt and the kernel of the next operation otherwise.
 
 use crate::model::Param;
 use crate::runner::{Dtype, RunnerError};
@@ -7,22 +7,42 @@ use crate::runner::{Dtype, RunnerError};
 use super::forward::Forward;
 use super::gemm::{Op, Operands, Shape};
 use super::ops::bias_activation::activation_code;
-use super::ops::linear_small::IDENTITY;
-use super::ops::{BiasActivationParams, LinearSmallParams};
+use super::ops::linear::IDENTITY;
+use super::ops::{BiasActivationParams, KvAppendParams, LinearParams, QkvTarget};
 use super::shape::bucket;
 
-/// Every block of `linear_small` reads all of X from L2, so that more rows than this make it slower
-/// than cuBLASLt, which reads X less often ...
+/// Every block of `linear_small` reads all of X from L2: up to here it is the fastest everywhere.
 const FEW_ROWS: usize = 16;
-/// ... but up to this many where W is so small that a launch costs more than what it reads.
-const FEW_ROWS_OF_SMALL_WEIGHT: usize = 32;
+/// Elements of W, up to which a launch costs more than what it reads: here `linear_small` is ahead of
+/// cuBLASLt for a few rows more, where there is no `linear_tiled` ...
 const SMALL_WEIGHT: usize = 4 << 20;
+const FEW_ROWS_OF_SMALL_WEIGHT: usize = 32;
+/// ... which, with what it fuses, is ahead of cuBLASLt and the kernels after it up to this many rows.
+const TILED_ROWS: usize = 256;
 
-/// Whether `linear_small` is used for a product of these sizes.
-fn is_small(dtype: Dtype, m: usize, k: usize, n: usize) -> bool {
-    let whole_vectors = k.is_multiple_of(8) && n.is_multiple_of(8);
-    let few_rows = m <= FEW_ROWS || m <= FEW_ROWS_OF_SMALL_WEIGHT && k * n <= SMALL_WEIGHT;
-    dtype != Dtype::F32 && whole_vectors && few_rows
+/// Who multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    LinearSmall,
+    LinearTiled,
+    CublasLt,
+}
+
+impl By {
+    fn choose(dtype: Dtype, has_tiled: bool, m: usize, k: usize, n: usize) -> Self {
+        let is_small_weight = k * n <= SMALL_WEIGHT;
+        if dtype == Dtype::F32 || !k.is_multiple_of(8) || !n.is_multiple_of(8) {
+            Self::CublasLt
+        } else if m <= FEW_ROWS {
+            Self::LinearSmall
+        } else if has_tiled && is_small_weight && m <= TILED_ROWS {
+            Self::LinearTiled
+        } else if m <= FEW_ROWS_OF_SMALL_WEIGHT && is_small_weight {
+            Self::LinearSmall
+        } else {
+            Self::CublasLt
+        }
+    }
 }
 
 /// `x · weight`.
@@ -34,19 +54,48 @@ struct Product {
 }
 
 impl Forward<'_> {
-    /// The bias is left to the append.
+    /// The queries to scratch, keys and values to their pages, each with its bias.
     pub(super) fn project_qkv(&mut self, layer: usize) -> Result<(), RunnerError> {
         let network = &*self.network;
-        let y = network.scratch.qkv;
+        let qkv = network.scratch.qkv;
+        let bias = network.weights[Param::QkvBias(layer)];
         let product = Product {
             x: network.scratch.normed,
             weight: Param::QkvWeight(layer),
             k: network.spec.channels,
             n: network.spec.qkv_width(),
         };
-        match self.small(&product) {
-            Some(p) => self.multiply_small(LinearSmallParams { y, ..p }),
-            None => self.multiply(&product, y),
+        let to = self.qkv_target(layer);
+        let fused = |p| LinearParams { bias, qkv: to, ..p };
+        if self.multiply_fused(&product, fused)? {
+            return Ok(());
+        }
+        self.multiply(&product, qkv)?;
+        let p = KvAppendParams {
+            qkv,
+            bias,
+            to,
+            tokens: self.shape.tokens as i32,
+        };
+        let Self {
+            network, device, ..
+        } = self;
+        network.kernels.kv_append(&device.stream, network.dtype, &p)
+    }
+
+    fn qkv_target(&self, layer: usize) -> QkvTarget {
+        let n = &*self.network;
+        QkvTarget {
+            q: n.scratch.query,
+            kv: n.layer_kv(layer),
+            token_row: self.inputs.token_row,
+            kv_index: self.inputs.kv_index,
+            page_table: self.inputs.page_table,
+            query_heads: n.spec.heads as i32,
+            kv_heads: n.spec.kv_heads as i32,
+            head_dim: n.spec.head_dim as i32,
+            page_size: n.layout.page_size as i32,
+            page_stride: self.inputs.page_stride as i32,
         }
     }
 
@@ -86,13 +135,14 @@ impl Forward<'_> {
             k: network.spec.channels,
             n: network.spec.mlp_width,
         };
-        if let Some(p) = self.small(&product) {
-            return self.multiply_small(LinearSmallParams {
-                y,
-                bias,
-                activation,
-                ..p
-            });
+        let fused = |p| LinearParams {
+            y,
+            bias,
+            activation,
+            ..p
+        };
+        if self.multiply_fused(&product, fused)? {
+            return Ok(());
         }
         self.multiply(&product, y)?;
         let p = BiasActivationParams {
@@ -114,41 +164,48 @@ impl Forward<'_> {
     fn add_to_residual(&mut self, product: &Product, bias: Param) -> Result<(), RunnerError> {
         let (residual, update) = (self.network.scratch.residual, self.network.scratch.update);
         let bias = self.network.weights[bias];
-        if let Some(p) = self.small(product) {
-            return self.multiply_small(LinearSmallParams {
-                residual,
-                bias,
-                ..p
-            });
+        let fused = |p| LinearParams {
+            residual,
+            bias,
+            ..p
+        };
+        if self.multiply_fused(product, fused)? {
+            return Ok(());
         }
         self.pending_bias = Some(bias);
         self.multiply(product, update)
     }
 
-    /// The arguments of `linear_small` without output, or `None` where cuBLASLt is better.
-    fn small(&self, product: &Product) -> Option<LinearSmallParams> {
+    /// Multiplies with what `fused` adds to the arguments. False, and nothing launched, where
+    /// cuBLASLt is better.
+    fn multiply_fused(
+        &self,
+        product: &Product,
+        fused: impl FnOnce(LinearParams) -> LinearParams,
+    ) -> Result<bool, RunnerError> {
         let Product { x, weight, k, n } = *product;
-        let m = self.shape.tokens;
-        is_small(self.network.dtype, m, k, n).then(|| LinearSmallParams {
+        let Self {
+            network, device, ..
+        } = self;
+        let (m, dtype, kernels) = (self.shape.tokens, network.dtype, &network.kernels);
+        let p = fused(LinearParams {
             x,
-            w: self.network.weights[weight],
+            w: network.weights[weight],
             bias: 0,
             y: 0,
             residual: 0,
+            qkv: QkvTarget::NONE,
             m: m as i32,
             n: n as i32,
             k: k as i32,
             activation: IDENTITY,
-        })
-    }
-
-    fn multiply_small(&self, p: LinearSmallParams) -> Result<(), RunnerError> {
-        let Self {
-            network, device, ..
-        } = self;
-        network
-            .kernels
-            .linear_small(&device.stream, network.dtype, &p)
+        });
+        match By::choose(dtype, kernels.has_linear_tiled(dtype), m, k, n) {
+            By::LinearSmall => kernels.linear_small(&device.stream, dtype, &p)?,
+            By::LinearTiled => kernels.linear_tiled(&device.stream, dtype, &p)?,
+            By::CublasLt => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// The tokens are rounded up to a bucket, so that few shapes exist; the extra rows are scratch

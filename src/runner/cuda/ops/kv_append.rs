@@ -14,6 +14,17 @@ pub struct KvAppendParams {
     pub qkv: u64,
     /// `[(Hq + 2·Hkv)·D]`
     pub bias: u64,
+    pub to: QkvTarget,
+    /// T
+    pub tokens: i32,
+}
+
+mirrored!(KvAppendParams, 88, { qkv: 0, bias: 8, to: 16, tokens: 80 });
+
+/// Where queries, keys and values go.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct QkvTarget {
     /// `[T, Hq, D]`, written.
     pub q: u64,
     /// One layer's part of the slab, `[page][K|V][Hkv][P][D]`, written at the tokens' positions.
@@ -24,8 +35,6 @@ pub struct KvAppendParams {
     pub kv_index: u64,
     /// i32 `[B, page_stride]`
     pub page_table: u64,
-    /// T
-    pub tokens: i32,
     /// Hq
     pub query_heads: i32,
     /// Hkv
@@ -37,10 +46,31 @@ pub struct KvAppendParams {
     pub page_stride: i32,
 }
 
-mirrored!(KvAppendParams, 80, {
-    qkv: 0, bias: 8, q: 16, kv: 24, token_row: 32, kv_index: 40, page_table: 48,
-    tokens: 56, query_heads: 60, kv_heads: 64, head_dim: 68, page_size: 72, page_stride: 76,
+mirrored!(QkvTarget, 64, {
+    q: 0, kv: 8, token_row: 16, kv_index: 24, page_table: 32,
+    query_heads: 40, kv_heads: 44, head_dim: 48, page_size: 52, page_stride: 56,
 });
+
+impl QkvTarget {
+    /// Nowhere.
+    pub const NONE: Self = Self {
+        q: 0,
+        kv: 0,
+        token_row: 0,
+        kv_index: 0,
+        page_table: 0,
+        query_heads: 0,
+        kv_heads: 0,
+        head_dim: 0,
+        page_size: 0,
+        page_stride: 0,
+    };
+
+    /// Columns of the QKV product.
+    fn width(&self) -> i32 {
+        (self.query_heads + 2 * self.kv_heads) * self.head_dim
+    }
+}
 
 const THREADS: u32 = 128;
 
@@ -53,13 +83,12 @@ impl Kernels {
         dtype: Dtype,
         p: &KvAppendParams,
     ) -> Result<(), RunnerError> {
-        Self::supports(p.head_dim as usize, p.page_size as usize)?;
-        let width = (p.query_heads + 2 * p.kv_heads) * p.head_dim;
+        Self::supports(p.to.head_dim as usize, p.to.page_size as usize)?;
         Launch {
             function: self.kv_append.get(dtype),
             grid: (
                 blocks(p.tokens, 1),
-                blocks(width / VECTOR, THREADS as i32),
+                blocks(p.to.width() / VECTOR, THREADS as i32),
                 1,
             ),
             threads: THREADS,

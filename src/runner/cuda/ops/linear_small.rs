@@ -2,44 +2,12 @@
 
 use cudarc::driver::CudaStream;
 
-use super::{blocks, mirrored, whole_vectors};
+use super::{LinearParams, blocks, whole_vectors};
 use crate::runner::cuda::kernels::{Kernels, Launch};
 use crate::runner::{Dtype, RunnerError};
 
-/// Arguments of `linear_small`: `y = activation(x·w + bias)`, or `residual += x·w + bias`.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub struct LinearSmallParams {
-    /// `[M, K]`
-    pub x: u64,
-    /// `[K, N]`, never written by a step: it is read before the previous kernel has ended.
-    pub w: u64,
-    /// `[N]`, or 0 for none.
-    pub bias: u64,
-    /// `[M, N]`, written; unused when `residual` is given.
-    pub y: u64,
-    /// f32 `[M, N]`, read and written; or 0.
-    pub residual: u64,
-    /// M, up to [`MAX_ROWS`].
-    pub m: i32,
-    /// N, a multiple of 8.
-    pub n: i32,
-    /// K, a multiple of 8.
-    pub k: i32,
-    /// An [`activation_code`](super::bias_activation::activation_code) or [`IDENTITY`]; unused when
-    /// `residual` is given.
-    pub activation: i32,
-}
-
-mirrored!(LinearSmallParams, 56, {
-    x: 0, w: 8, bias: 16, y: 24, residual: 32, m: 40, n: 44, k: 48, activation: 52,
-});
-
-/// The kernel's number for no activation.
-pub const IDENTITY: i32 = 3;
-
 /// M, the rows that the kernel is compiled for; fewer are padded with zeros.
-pub(in crate::runner::cuda) const ROWS: [usize; 4] = [8, 16, 32, 64];
+pub(in crate::runner::cuda) const ROWS: [usize; 3] = [8, 16, 32];
 pub const MAX_ROWS: usize = ROWS[ROWS.len() - 1];
 
 /// Columns of a block, rows of W of a warp's step, warps, stages in flight of a warp.
@@ -74,7 +42,7 @@ impl Kernels {
         &self,
         stream: &CudaStream,
         dtype: Dtype,
-        p: &LinearSmallParams,
+        p: &LinearParams,
     ) -> Result<(), RunnerError> {
         whole_vectors("the columns of a weight", p.n)?;
         whole_vectors("the rows of a weight", p.k)?;

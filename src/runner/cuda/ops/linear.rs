@@ -1,0 +1,37 @@
+//! Arguments of the kernels that multiply and do what follows the product.
+
+use super::{QkvTarget, mirrored};
+
+/// `y = activation(x·w + bias)`, or `residual += x·w + bias`, or `x·w + bias` to `qkv`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct LinearParams {
+    /// `[M, K]`
+    pub x: u64,
+    /// `[K, N]`, never written by a step: it is read before the previous kernel has ended.
+    pub w: u64,
+    /// `[N]`, or 0 for none.
+    pub bias: u64,
+    /// `[M, N]`, written; unused when `residual` or `qkv` is given.
+    pub y: u64,
+    /// f32 `[M, N]`, read and written; or 0.
+    pub residual: u64,
+    /// Where N = (Hq + 2·Hkv)·D columns go; or [`QkvTarget::NONE`].
+    pub qkv: QkvTarget,
+    /// M
+    pub m: i32,
+    /// N, a multiple of 8.
+    pub n: i32,
+    /// K, a multiple of 8.
+    pub k: i32,
+    /// An [`activation_code`](super::bias_activation::activation_code) or [`IDENTITY`]; unused when
+    /// `residual` is given.
+    pub activation: i32,
+}
+
+mirrored!(LinearParams, 120, {
+    x: 0, w: 8, bias: 16, y: 24, residual: 32, qkv: 40, m: 104, n: 108, k: 112, activation: 116,
+});
+
+/// The kernels' number for no activation.
+pub const IDENTITY: i32 = 3;
