@@ -2,12 +2,15 @@
 # Everything that is claimed of a GPU, in one run on one machine: the GPU tests, compute-sanitizer,
 # the sweeps, the comparison with nvidia-smi, the kernel microbenchmarks and Hugging Face beside us.
 #
-#   bundle/measure-gpu.sh OUTPUT      (scripts/bundle.sh puts it into the bundle)
+#   bundle/measure-gpu.sh OUTPUT [PART ...]      (scripts/bundle.sh puts it into the bundle)
 #
+# Parts: tests, sanitizers, speed, sweeps; all of them where none is named, about 20 minutes.
 # Needs compute-sanitizer for its part, and PyTorch with transformers for the comparison.
 set -uo pipefail
 
-[[ $# == 1 ]] || { echo "usage: measure-gpu.sh OUTPUT" >&2; exit 2; }
+(($#)) || { echo "usage: measure-gpu.sh OUTPUT [tests|sanitizers|speed|sweeps ...]" >&2; exit 2; }
+parts=("${@:2}")
+((${#parts[@]})) || parts=(tests sanitizers speed sweeps)
 mkdir -p "$1"
 out="$(cd "$1" && pwd)"
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -30,16 +33,38 @@ record() {
   lscpu | grep -E '^(Model name|CPU\(s\))'
 } >"$out/machine.txt"
 
-record tests ./run-tests.sh
+tests() {
+  record tests ./run-tests.sh
+}
 
-record sanitizers ./sanitize-gpu.sh "$out"
-record kernels ./kernels --output "$out/kernels.json"
-record compare-hf python3 compare_hf.py --device cuda --bench-exe ./decode \
-  --batch-sizes 1,8,64,256 --output "$out/compare-hf"
-record compare-nvidia-smi ./batchlab gpu --compare-nvidia-smi --model dummy:distilgpt2 \
-  --output "$out/compare-nvidia-smi.json"
-record sweep-dummy-distilgpt2 ./batchlab sweep --model dummy:distilgpt2 --output "$out/sweep-dummy-distilgpt2"
-record sweep-bundled ./batchlab sweep --output "$out/sweep-bundled"
+sanitizers() {
+  record sanitizers ./sanitize-gpu.sh "$out"
+}
+
+speed() {
+  record kernels ./kernels --output "$out/kernels.json"
+  record compare-hf python3 compare_hf.py --device cuda --bench-exe ./decode \
+    --batch-sizes 1,8,64,256 --output "$out/compare-hf"
+  record compare-nvidia-smi ./batchlab gpu --compare-nvidia-smi --model dummy:distilgpt2 \
+    --output "$out/compare-nvidia-smi.json"
+  record profile ./batchlab generate --model dummy:distilgpt2 --prompt 'Shall I compare thee' \
+    --ignore-eos --max-new-tokens 128 --profile
+  record plan ./batchlab plan --model dummy:gpt2-xl --batch-size 8,64 --seq-len 1024 --verify
+}
+
+sweeps() {
+  record sweep-experiments ./batchlab sweep --model dummy:distilgpt2 \
+    --experiment day2,few-requests,padding,idle-rows --output "$out/sweep-experiments"
+  record sweep-saturation ./batchlab sweep --model dummy:distilgpt2 \
+    --experiment saturation --windows-ms 0 --output "$out/sweep-saturation"
+}
+
+for part in "${parts[@]}"; do
+  case "$part" in
+    tests | sanitizers | speed | sweeps) "$part" ;;
+    *) echo "there is no part '$part'" >&2 && exit 2 ;;
+  esac
+done
 
 if ((${#failed[@]})); then
   echo "FAILED: ${failed[*]}"

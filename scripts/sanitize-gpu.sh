@@ -3,8 +3,7 @@
 #
 #   bundle/sanitize-gpu.sh OUTPUT      (scripts/bundle.sh puts it into the bundle)
 #
-# racecheck is slow, and so are whole models under memcheck: one process a test there, as many at a time
-# as there are cores, and BATCHLAB_QUICK_TESTS for fewer repetitions. Correctness only, so all may share
+# Both are slow: one process a test, as many at a time as there are cores, and BATCHLAB_QUICK_TESTS for fewer repetitions. Correctness only, so all may share
 # the GPU.
 set -uo pipefail
 
@@ -42,9 +41,10 @@ tests() {
 
 status=0
 {
-  echo memcheck kernel_parity
-  for test in $(tests cuda_model); do echo memcheck cuda_model "$test"; done
+  # The longest first.
   for test in $(tests kernel_parity); do echo racecheck kernel_parity "$test"; done
+  for test in $(tests cuda_model); do echo memcheck cuda_model "$test"; done
+  for test in $(tests kernel_parity); do echo memcheck kernel_parity "$test"; done
 } | xargs -P "$(nproc)" -L 1 bash -c 'check "$@"' check || status=1
 
 for group in memcheck-kernel_parity memcheck-cuda_model racecheck-kernel_parity; do

@@ -84,21 +84,19 @@ pub fn idle_costs(cells: &[Measured]) -> Vec<IdleCost<'_>> {
         .filter_map(|cell| {
             let (row_steps, idle_row_steps) = row_steps(cell);
             let requests = completed(cell).filter(|_| idle_row_steps > 0)?;
-            let share = idle_row_steps as f64 / row_steps as f64;
             let family = families
                 .iter()
                 .find(|line| line.iter().any(|c| std::ptr::eq(*c, cell)));
+            // Of equally even ones, the one nearest in length.
+            let apart = |c: &Measured| (mean_output(c) - mean_output(cell)).abs();
             let least = family.into_iter().flatten().copied().min_by(|a, b| {
-                let share = |c| {
-                    let (all, idle) = self::row_steps(c);
-                    idle as f64 / all.max(1) as f64
-                };
-                share(a).total_cmp(&share(b))
+                let less_idle = idle_share(a).total_cmp(&idle_share(b));
+                less_idle.then(apart(a).total_cmp(&apart(b)))
             });
             Some(IdleCost {
                 row_steps,
                 idle_row_steps,
-                idle_ms: share * total_ms(cell, false) / requests,
+                idle_ms: idle_share(cell) * total_ms(cell, false) / requests,
                 beside: least.filter(|c| !std::ptr::eq(*c, cell)),
                 cell,
             })
@@ -111,6 +109,22 @@ fn row_steps(cell: &Measured) -> (usize, usize) {
     runs.fold((0, 0), |(all, idle), s| {
         (all + s.row_steps, idle + s.idle_row_steps)
     })
+}
+
+fn idle_share(cell: &Measured) -> f64 {
+    let (all, idle) = row_steps(cell);
+    idle as f64 / all.max(1) as f64
+}
+
+/// Tokens of a completed request.
+fn mean_output(cell: &Measured) -> f64 {
+    let tokens: usize = cell
+        .result
+        .runs
+        .iter()
+        .map(|r| r.summary.output_tokens)
+        .sum();
+    tokens as f64 / completed(cell).unwrap_or(1.0)
 }
 
 fn completed(cell: &Measured) -> Option<f64> {

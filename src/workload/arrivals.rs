@@ -56,12 +56,8 @@ impl Arrivals {
         let due = match load {
             Load::Offline => vec![start; asks.len()].into(),
             Load::Closed { concurrency } => vec![start; asks.len().min(concurrency)].into(),
-            Load::Open { rate, burstiness } => gaps(rate, burstiness, seed)?
-                .scan(start, |at, gap| {
-                    *at = at.saturating_add(gap);
-                    Some(*at)
-                })
-                .take(asks.len())
+            Load::Open { rate, burstiness } => times(rate, burstiness, asks.len(), seed)?
+                .map(|at| start.saturating_add(at))
                 .collect(),
         };
         Ok(Self {
@@ -115,7 +111,15 @@ impl Arrivals {
     }
 }
 
-fn gaps(rate: f64, burstiness: f64, seed: u64) -> Result<impl Iterator<Item = Duration>, String> {
+/// Arrival times of `count` requests since the load began. The gaps are stretched to end at exactly
+/// count / rate, as vLLM's benchmark does: a short run otherwise sends several percent more or less
+/// than it was asked to.
+fn times(
+    rate: f64,
+    burstiness: f64,
+    count: usize,
+    seed: u64,
+) -> Result<impl Iterator<Item = Duration>, String> {
     let positive = |name: &str, v: f64| match v.is_finite() && v > 0.0 {
         true => Ok(v),
         false => Err(format!("{name} is {v}; give a number above 0")),
@@ -125,7 +129,14 @@ fn gaps(rate: f64, burstiness: f64, seed: u64) -> Result<impl Iterator<Item = Du
     let gamma = Gamma::new(shape, 1.0 / (rate * shape))
         .map_err(|e| format!("--request-rate {rate} with --burstiness {shape}: {e}"))?;
     let mut rng = Pcg64::seed_from_u64(seed);
-    Ok(std::iter::repeat_with(move || {
-        Duration::try_from_secs_f64(gamma.sample(&mut rng)).unwrap_or(Duration::MAX)
+    let gaps: Vec<f64> = (0..count).map(|_| gamma.sample(&mut rng)).collect();
+    let sum: f64 = gaps.iter().sum();
+    let stretch = match sum > 0.0 && sum.is_finite() {
+        true => count as f64 / rate / sum,
+        false => 1.0,
+    };
+    Ok(gaps.into_iter().scan(0.0, move |at, gap| {
+        *at += gap * stretch;
+        Some(Duration::try_from_secs_f64(*at).unwrap_or(Duration::MAX))
     }))
 }

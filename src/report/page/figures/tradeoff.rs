@@ -69,8 +69,8 @@ fn marks(t: &TradeOff<'_>, size: usize) -> Vec<Mark> {
         .collect()
 }
 
-/// What tells the mark from the others of its colour: the load where there are several, else the
-/// setting.
+/// What tells the mark from the others of its colour: the setting, or the load where all of them have
+/// one setting.
 fn label(t: &TradeOff<'_>, cell: &Measured) -> String {
     let CellSpec {
         policy,
@@ -79,17 +79,14 @@ fn label(t: &TradeOff<'_>, cell: &Measured) -> String {
         padding,
         ..
     } = cell.result.cell;
-    let same = |c: &&&Measured| {
+    let of_color = |c: &&&Measured| c.result.cell.batch_size == batch_size;
+    let same = |c: &&Measured| {
         let other = &c.result.cell;
-        (
-            other.policy,
-            other.batch_size,
-            other.window_ms,
-            other.padding,
-        ) == (policy, batch_size, window_ms, padding)
+        (other.policy, other.window_ms, other.padding) == (policy, window_ms, padding)
     };
+    let mut others = t.cells.iter().filter(of_color);
     match (cell.result.request_rate, window_ms) {
-        (Some(rate), _) if t.cells.iter().filter(same).count() > 1 => {
+        (Some(rate), _) if others.clone().count() > 1 && others.all(|c| same(&c)) => {
             format!("{} req/s", short(Some(rate)))
         }
         (_, Some(window)) if padding == Padding::Padded => format!("{window} ms"),
