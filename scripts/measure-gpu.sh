@@ -54,7 +54,7 @@ speed() {
 
 sweeps() {
   record sweep-experiments ./batchlab sweep --model dummy:distilgpt2 \
-    --experiment day2,few-requests,padding,idle-rows --output "$out/sweep-experiments"
+    --experiment day2,few-requests,padding,idle-rows --kv-cache-memory 4GiB --output "$out/sweep-experiments"
   record sweep-saturation ./batchlab sweep --model dummy:distilgpt2 \
     --experiment saturation --windows-ms 0 --output "$out/sweep-saturation"
 }

@@ -86,7 +86,7 @@ fn label(t: &TradeOff<'_>, cell: &Measured) -> String {
     };
     let mut others = t.cells.iter().filter(of_color);
     match (cell.result.request_rate, window_ms) {
-        (Some(rate), _) if others.clone().count() > 1 && others.all(|c| same(&c)) => {
+        (Some(rate), _) if others.clone().count() > 1 && others.all(same) => {
             format!("{} req/s", short(Some(rate)))
         }
         (_, Some(window)) if padding == Padding::Padded => format!("{window} ms"),
