@@ -12,7 +12,10 @@ use crate::sweep::{CellResult, Measured};
 /// A use may miss its limits for this share of its requests: the limits are on p99.
 const MOST_FAILED: f64 = 0.01;
 /// An open load that serves less than this share of what is sent falls behind for ever.
-const SERVED: f64 = 0.9;
+const SERVED: f64 = 0.95;
+/// So does one whose last third of requests waited this many times as long as its first third, and
+/// longer than they were served.
+const GROWTH: f64 = 3.0;
 /// Means this close, whose interval holds zero, count as equal.
 const NEAR: f64 = 0.05;
 /// Means this close count as equal whatever the interval.
@@ -198,6 +201,11 @@ pub enum Obstacle {
         served: f64,
         sent: f64,
     },
+    /// The same, seen from waits that grow through the run.
+    GrowingQueue {
+        first_ms: f64,
+        last_ms: f64,
+    },
     Limit {
         slo: Slo,
         p99_ms: f64,
@@ -217,6 +225,12 @@ impl fmt::Display for Obstacle {
                 short(Some(*served)),
                 short(Some(*sent))
             ),
+            Self::GrowingQueue { first_ms, last_ms } => write!(
+                f,
+                "over-saturated: the wait grew from {} to {} ms through the run",
+                short(Some(*first_ms)),
+                short(Some(*last_ms))
+            ),
             Self::Limit { slo, p99_ms } => write!(
                 f,
                 "p99 {} is {} ms, the limit {} ms",
@@ -229,8 +243,8 @@ impl fmt::Display for Obstacle {
 }
 
 /// What speaks against a cell, the worst over its runs.
-pub fn obstacles(cell: &CellResult, slos: &[Slo]) -> Vec<Obstacle> {
-    let summaries = || cell.runs.iter().map(|r| &r.summary);
+pub fn obstacles(cell: &Measured, slos: &[Slo]) -> Vec<Obstacle> {
+    let summaries = || cell.result.runs.iter().map(|r| &r.summary);
     let (all, failed) = summaries().fold((0, 0), |(a, f), s| (a + s.requests, f + s.failed));
     if all == failed {
         return vec![Obstacle::NothingCompleted];
@@ -251,11 +265,33 @@ pub fn obstacles(cell: &CellResult, slos: &[Slo]) -> Vec<Obstacle> {
     found
 }
 
-/// Under an open load, where less is served than is sent.
-pub fn over_saturated(cell: &CellResult) -> Option<Obstacle> {
-    let sent = cell.request_rate?;
-    let served = cell.mean(|r| Some(r.summary.request_throughput))?;
-    (served < SERVED * sent).then_some(Obstacle::OverSaturated { served, sent })
+/// Under an open load, where requests come faster than they are served: the queue grows for as long as
+/// the load lasts, whatever a short run's percentiles say.
+pub fn over_saturated(cell: &Measured) -> Option<Obstacle> {
+    let sent = cell.result.request_rate?;
+    let served = cell.result.mean(|r| Some(r.summary.request_throughput))?;
+    if served < SERVED * sent {
+        return Some(Obstacle::OverSaturated { served, sent });
+    }
+    let runs = cell.requests.chunk_by(|a, b| a.run == b.run);
+    let growth = runs.filter_map(growing_queue).next();
+    growth.map(|(first_ms, last_ms)| Obstacle::GrowingQueue { first_ms, last_ms })
+}
+
+/// Mean waits of the first and the last third of a run's requests, where they tell of a queue that
+/// grows without end.
+fn growing_queue(run: &[RequestTrace]) -> Option<(f64, f64)> {
+    let third = run.len() / 3;
+    let mean = |part: &[RequestTrace], of: fn(&RequestTrace) -> Option<f64>| {
+        let values: Vec<f64> = part.iter().filter_map(of).collect();
+        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+    };
+    let wait = |r: &RequestTrace| Some(r.scheduled_ms? - r.arrival_ms);
+    let service = |r: &RequestTrace| Some(r.last_token_ms? - r.scheduled_ms?);
+    let (first, last) = (&run[..third], &run[run.len() - third..]);
+    let (first_ms, last_ms) = (mean(first, wait)?, mean(last, wait)?);
+    let grows = last_ms > GROWTH * first_ms && last_ms > mean(last, service)?;
+    grows.then_some((first_ms, last_ms))
 }
 
 /// A cell that keeps the limits, with its value.
@@ -310,7 +346,7 @@ pub fn advise(cells: &[Measured], scenario: Scenario) -> Advice<'_> {
     }
     let (mut feasible, mut nearest) = (Vec::new(), None::<(f64, &Measured, Obstacle)>);
     for &cell in &judged {
-        let found = obstacles(&cell.result, &scenario.slos);
+        let found = obstacles(cell, &scenario.slos);
         match found.iter().max_by(|a, b| excess(a).total_cmp(&excess(b))) {
             None => feasible.push(cell),
             Some(worst) if nearest.is_none_or(|(e, ..)| excess(worst) < e) => {
@@ -346,6 +382,7 @@ fn excess(obstacle: &Obstacle) -> f64 {
     match obstacle {
         Obstacle::Limit { slo, p99_ms } => p99_ms / slo.limit_ms,
         Obstacle::OverSaturated { served, sent } => sent / served.max(f64::MIN_POSITIVE),
+        Obstacle::GrowingQueue { first_ms, last_ms } => last_ms / first_ms.max(1.0),
         Obstacle::Failed { percent } => percent / 100.0 / MOST_FAILED,
         Obstacle::NothingCompleted => f64::INFINITY,
     }

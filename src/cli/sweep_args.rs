@@ -40,7 +40,7 @@ pub struct SweepArgs {
 #[command(next_help_heading = "Grid (lists are separated by commas)")]
 struct GridArgs {
     /// Sets whatever the options below leave open. day2: sizes × windows; few-requests: static
-    /// against dynamic at 10, 25, 50 % of the closed loop; padding: mixed prompts, padded against
+    /// against dynamic at 1, 10, 50 % of the closed loop; padding: mixed prompts, padded against
     /// ragged; idle-rows: mixed against equal outputs; saturation: all settings under the same
     /// loads, up to 110 % of what the largest batch serves
     #[arg(

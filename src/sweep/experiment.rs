@@ -51,7 +51,7 @@ impl Experiment {
                 batch_sizes: sizes(&[8]),
                 load: LoadChoice::Shares {
                     concurrency: None,
-                    percents: vec![10.0, 25.0, 50.0],
+                    percents: vec![1.0, 10.0, 50.0],
                     of: Reference::OwnBatch,
                     burstiness,
                 },

@@ -26,15 +26,15 @@ fn with_ttft(index: usize, rows: usize, ttft_ms: f64) -> Measured {
 #[test]
 fn a_limit_is_kept_at_its_border() {
     let slos = chat().slos;
-    assert_eq!(obstacles(&with_ttft(0, 1, 200.0).result, &slos), []);
-    let over = obstacles(&with_ttft(0, 1, 200.5).result, &slos);
+    assert_eq!(obstacles(&with_ttft(0, 1, 200.0), &slos), []);
+    let over = obstacles(&with_ttft(0, 1, 200.5), &slos);
     assert!(matches!(over[..], [Obstacle::Limit { p99_ms, .. }] if (p99_ms - 200.5).abs() < 1e-6));
     // ITL: gaps of 90 / 9 = 10 ms; ten times that is over 50.
     let slow = Shape {
         service_ms: 910.0,
         ..SHAPE
     };
-    let found = obstacles(&cell(0, closed(1), slow).result, &slos);
+    let found = obstacles(&cell(0, closed(1), slow), &slos);
     assert!(matches!(found[..], [Obstacle::Limit { .. }]), "{found:?}");
 }
 
@@ -90,7 +90,7 @@ fn errors_count_against_a_setting() {
             jitter_ms: 0.0,
             ..SHAPE
         };
-        obstacles(&cell(0, closed(1), shape).result, &[])
+        obstacles(&cell(0, closed(1), shape), &[])
     };
     assert_eq!(failing(2), []);
     assert_eq!(failing(3), [Obstacle::Failed { percent: 1.5 }]);
@@ -106,10 +106,23 @@ fn a_load_that_outruns_its_setting_is_not_feasible() {
             rate: Some(rate),
             ..SHAPE
         };
-        obstacles(&cell(0, poisson(1, rate), shape).result, &[])
+        obstacles(&cell(0, poisson(1, rate), shape), &[])
     };
-    assert_eq!(sent(11.0), []);
-    assert!(matches!(sent(11.2)[..], [Obstacle::OverSaturated { .. }]));
+    assert_eq!(sent(10.5), []);
+    assert!(matches!(sent(10.6)[..], [Obstacle::OverSaturated { .. }]));
+    // As fast as it serves, but every batch waits longer than the one before.
+    let growing = |by_ms| {
+        let shape = Shape {
+            queue_growth_ms: by_ms,
+            batches: 30,
+            rate: Some(10.0),
+            ..SHAPE
+        };
+        obstacles(&cell(0, poisson(1, 10.0), shape), &[])
+    };
+    // Means of the thirds: 4.5 and 24.5 times the growth; the service takes 100 ms.
+    assert_eq!(growing(4.0), []);
+    assert!(matches!(growing(4.2)[..], [Obstacle::GrowingQueue { .. }]));
 }
 
 #[test]

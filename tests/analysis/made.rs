@@ -13,6 +13,8 @@ pub struct Shape {
     pub rows: usize,
     /// Arrival → start of the batch.
     pub queue_ms: f64,
+    /// Added to the queue with every batch.
+    pub queue_growth_ms: f64,
     /// Start of the batch → first token.
     pub prefill_ms: f64,
     /// Start of the batch → last token.
@@ -33,6 +35,7 @@ pub struct Shape {
 pub const SHAPE: Shape = Shape {
     rows: 1,
     queue_ms: 0.0,
+    queue_growth_ms: 0.0,
     prefill_ms: 10.0,
     service_ms: 100.0,
     jitter_ms: 1.0,
@@ -123,7 +126,7 @@ fn records(spec: &CellSpec, s: &Shape) -> (Vec<Finished>, Vec<BatchRecord>, Vec<
                     true => FinishReason::Cancelled,
                     false => FinishReason::Length,
                 },
-                arrival: ms(start - s.queue_ms),
+                arrival: ms(start - s.queue_ms - s.queue_growth_ms * batch as f64),
                 scheduled: Some(ms(start)),
                 token_times: (0..s.output).map(token).collect(),
                 finished: ms(end),

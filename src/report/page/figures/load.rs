@@ -135,7 +135,7 @@ fn served(index: usize, curves: &[Vec<&Measured>]) -> Result<Figure, super::Char
     };
     let rows = curves.iter().flat_map(|curve| {
         curve.iter().zip(rates(curve)).map(|(c, rate)| {
-            let state = match over_saturated(&c.result) {
+            let state = match over_saturated(c) {
                 Some(_) => "over-saturated",
                 None => "",
             };

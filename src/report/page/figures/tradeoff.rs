@@ -30,7 +30,7 @@ fn figure(index: usize, t: &TradeOff<'_>) -> Result<Figure, super::ChartError> {
         },
         y: Axis {
             title: "mean latency [ms]".into(),
-            scale: Scale::FromZero,
+            scale: latency_scale(t),
         },
         groups: groups.collect(),
         frontier: Some(Frontier {
@@ -53,6 +53,21 @@ fn figure(index: usize, t: &TradeOff<'_>) -> Result<Figure, super::ChartError> {
         picture: scatter.picture()?,
         table: table(t),
     })
+}
+
+/// Beyond this ratio of the largest to the least latency only a logarithmic axis shows both.
+const WIDE: f64 = 20.0;
+
+fn latency_scale(t: &TradeOff<'_>) -> Scale {
+    let latencies = || t.points.iter().map(|p| p.latency);
+    let (low, high) = (
+        latencies().fold(f64::INFINITY, f64::min),
+        latencies().fold(0.0, f64::max),
+    );
+    match high > WIDE * low {
+        true => Scale::Log,
+        false => Scale::FromZero,
+    }
 }
 
 fn marks(t: &TradeOff<'_>, size: usize) -> Vec<Mark> {
