@@ -322,6 +322,8 @@ pub struct Pick<'a> {
     pub tied: usize,
     /// What decided between them.
     pub decided_by: Objective,
+    /// No larger batch size was measured.
+    pub at_largest_batch: bool,
     /// The next best.
     pub runner_up: Option<RunnerUp<'a>>,
     /// For each limit: the p99 of the worst run, and how many requests that run had.
@@ -371,7 +373,7 @@ pub fn advise(cells: &[Measured], scenario: Scenario) -> Advice<'_> {
         considered: judged.len(),
         feasible: feasible.len(),
         other_arrivals,
-        pick: pick(&ranked, &scenario),
+        pick: pick(&ranked, &scenario, largest_of_several(cells)),
         nearest: nearest.map(|(_, cell, obstacle)| (cell, obstacle)),
         scenario,
     }
@@ -388,7 +390,19 @@ fn excess(obstacle: &Obstacle) -> f64 {
     }
 }
 
-fn pick<'a>(ranked: &[Candidate<'a>], scenario: &Scenario) -> Option<Pick<'a>> {
+/// The largest batch size, where there is a smaller one.
+fn largest_of_several(cells: &[Measured]) -> Option<usize> {
+    let sizes = || cells.iter().map(|c| c.result.cell.batch_size);
+    sizes()
+        .max()
+        .filter(|&largest| sizes().any(|size| size < largest))
+}
+
+fn pick<'a>(
+    ranked: &[Candidate<'a>],
+    scenario: &Scenario,
+    largest: Option<usize>,
+) -> Option<Pick<'a>> {
     let best = ranked.first()?;
     let equal = |c: &&Candidate<'_>| {
         let apart = (c.value.mean - best.value.mean).abs();
@@ -410,6 +424,7 @@ fn pick<'a>(ranked: &[Candidate<'a>], scenario: &Scenario) -> Option<Pick<'a>> {
     Some(Pick {
         tied: tied.len(),
         decided_by,
+        at_largest_batch: largest == Some(chosen.cell.result.cell.batch_size),
         runner_up: next.map(|next| RunnerUp {
             candidate: *next,
             difference: chosen.value.minus(&next.value),
@@ -468,6 +483,9 @@ impl Advice<'_> {
             ));
         }
         reasons.extend(pick.runner_up.as_ref().map(|next| next.words(&pick.chosen)));
+        if pick.at_largest_batch {
+            reasons.push("no larger batch size was measured: one may be better still".into());
+        }
         for (slo, p99, n) in &pick.margins {
             reasons.push(format!(
                 "p99 {} {} of {} ms allowed (n = {n})",

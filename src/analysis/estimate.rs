@@ -7,7 +7,7 @@ const LEVEL: f64 = 0.95;
 /// Consecutive batches of one run are put into at most this many blocks.
 const BLOCKS: usize = 20;
 /// Fewer blocks say too little about their spread.
-const FEWEST_BLOCKS: usize = 4;
+const FEWEST_BLOCKS: usize = 3;
 
 /// A mean, and its standard error where the data tell it.
 #[derive(Debug, Clone, Copy, PartialEq)]

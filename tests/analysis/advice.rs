@@ -142,12 +142,28 @@ fn settings_that_cannot_be_told_apart_are_decided_by_the_second_objective() {
     let advice = advise(&cells, scenario());
     let pick = advice.pick.as_ref().unwrap();
     assert_eq!((pick.chosen.cell.result.index, pick.tied), (1, 2));
+    // A single size has no edge.
+    assert!(!pick.at_largest_batch);
     assert!(advice.reasons()[1].starts_with("2 of them cannot be told apart"));
     // The same 2 % without noise are told apart.
     let cells = [with(0, 0.1, 1.0, 100.0), with(1, 0.1, 0.0, 104.0)];
     let advice = advise(&cells, scenario());
     let pick = advice.pick.as_ref().unwrap();
     assert_eq!((pick.chosen.cell.result.index, pick.tied), (0, 1));
+}
+
+#[test]
+fn a_pick_at_the_edge_of_what_was_measured_says_so() {
+    let at = |index, rows| cell(index, closed(rows), Shape { rows, ..SHAPE });
+    let cells = [at(0, 1), at(1, 16)];
+    let advice = advise(&cells, Scenario::own(vec![], Objective::Throughput));
+    assert_eq!(advice.pick.as_ref().unwrap().chosen.cell.result.index, 1);
+    assert!(
+        advice
+            .reasons()
+            .iter()
+            .any(|r| r.starts_with("no larger batch size was measured"))
+    );
 }
 
 #[test]
@@ -178,7 +194,10 @@ fn documents_want_throughput_and_are_judged_without_open_loads() {
     let cells = [closed_loop, with_ttft(1, 8, 5000.0)];
     let advice = advise(&cells, documents);
     assert_eq!(advice.considered, 1);
-    assert_eq!(advice.pick.unwrap().chosen.cell.result.index, 0);
+    let pick = advice.pick.unwrap();
+    assert_eq!(pick.chosen.cell.result.index, 0);
+    // Batch 8 was measured too, so 4 is not at the edge.
+    assert!(!pick.at_largest_batch);
     // Chat has no open load here, so it judges what there is and says so.
     let advice = advise(&cells[..1], chat());
     assert!(advice.other_arrivals && advice.pick.is_some());

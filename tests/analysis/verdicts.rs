@@ -113,11 +113,11 @@ fn the_borders_of_far_less_are_half_the_work_and_the_work() {
 }
 
 #[test]
-fn three_batches_of_one_run_tell_nothing_and_three_runs_do() {
+fn two_batches_of_one_run_tell_nothing_and_three_runs_do() {
     let short = |rows, service_ms| Shape {
         rows,
         service_ms,
-        batches: 3,
+        batches: 2,
         ..SHAPE
     };
     let once = [
