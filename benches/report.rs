@@ -9,13 +9,11 @@ use std::error::Error;
 use std::time::Instant;
 
 use batchlab::analysis::{Analysis, Context};
-use batchlab::report::{
-    Header, KvInfo, Machine, MemoryInfo, Report, ResultsFolder, SavedSweep, Status, write_page,
-};
+use batchlab::report::{Report, ResultsFolder, SavedSweep, write_page};
 use batchlab::sweep::{CellResult, CellSpec};
 use clap::Parser;
 
-use made::{SHAPE, Shape, cell, closed, poisson};
+use made::{SHAPE, Shape, cell, closed, header, poisson};
 
 #[derive(Parser)]
 struct Args {
@@ -60,7 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         cells.push(made.result);
     }
     results.write_report(&Report {
-        header: header(&cells),
+        header: header(cells.len(), "made data"),
         cells: &cells,
     })?;
 
@@ -87,30 +85,4 @@ fn main() -> Result<(), Box<dyn Error>> {
         page.metadata()?.len() as f64 / 1e6
     );
     Ok(())
-}
-
-fn header(cells: &[CellResult]) -> Header {
-    Header {
-        format: Header::FORMAT,
-        batchlab_version: env!("CARGO_PKG_VERSION").into(),
-        status: Status::Complete,
-        started_utc: String::new(),
-        written_utc: String::new(),
-        command: Vec::new(),
-        machine: Machine::this(),
-        gpu: None,
-        runner: "made data".into(),
-        kv: KvInfo {
-            kv_bytes_per_token: 1024,
-            page_size: 32,
-            pages: 1000,
-            predicted_bytes: 1000 << 20,
-            allocated_bytes: None,
-        },
-        memory: MemoryInfo::default(),
-        config: serde_json::Value::Null,
-        cells_total: cells.len(),
-        engine_options: Vec::new(),
-        prompt_options: Default::default(),
-    }
 }

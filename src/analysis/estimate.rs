@@ -1,6 +1,9 @@
 //! How sure a measured mean is, and how sure a difference of two.
 
+use std::fmt;
+
 use crate::metrics::{Interval, RequestTrace, Statistics, t_half_width};
+use crate::number::short;
 use crate::sweep::{Measured, RunResult};
 
 const LEVEL: f64 = 0.95;
@@ -102,6 +105,17 @@ impl Estimate {
             Some(d) if d.mean - d.half_width > 0.0 => Order::Above,
             Some(d) if d.mean + d.half_width < 0.0 => Order::Below,
             _ => Order::Unsure,
+        }
+    }
+}
+
+/// "45.2 ±0.8", or the mean alone.
+impl fmt::Display for Estimate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&short(Some(self.mean)))?;
+        match self.half_width() {
+            Some(half_width) => write!(f, " ±{}", short(Some(half_width))),
+            None => Ok(()),
         }
     }
 }

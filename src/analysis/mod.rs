@@ -8,25 +8,28 @@ mod comparison;
 mod conclusion;
 mod costs;
 mod estimate;
+mod feasibility;
 mod frontier;
 mod lines;
+mod objective;
 mod scaling;
+mod scenario;
 mod slo;
 mod tradeoff;
 mod verdicts;
 
-pub use advice::{
-    Advice, Arrivals, Candidate, Objective, Obstacle, Pick, RunnerUp, Scenario, advise, goodput,
-    obstacles, over_saturated, with_interval,
-};
+pub use advice::{Advice, Candidate, Pick, RunnerUp, advise};
 pub use comparison::{ComparedCell, Comparison, Pair, compare};
 pub use costs::{IdleCost, PaddingCost, idle_costs, padding_costs};
 pub use estimate::{
     BATCH_SIZE, Block, ENERGY, Estimate, LATENCY, Order, QUEUE, Quantity, THROUGHPUT,
 };
+pub use feasibility::{Obstacle, obstacles, over_saturated};
 pub use frontier::{Point, knee, pareto};
 pub use lines::{Axis, batch_ladder, has_own_clients, lines};
+pub use objective::{Objective, goodput};
 pub use scaling::{ScalingPoint, scaling, total_ms};
+pub use scenario::{Arrivals, Scenario};
 pub use slo::{Slo, SloMetric};
 pub use tradeoff::{TradeOff, trade_offs};
 pub use verdicts::{Evidence, Ruling, Verdict, verdicts};

@@ -4,9 +4,7 @@ use comfy_table::Table;
 
 use super::table::empty;
 use super::{Header, SavedSweep, remeasure};
-use crate::analysis::{
-    Advice, ComparedCell, Comparison, Order, Pair, ScalingPoint, Verdict, with_interval,
-};
+use crate::analysis::{Advice, ComparedCell, Comparison, Order, Pair, ScalingPoint, Verdict};
 use crate::number::short;
 
 /// How much longer a step takes with more rows, beside the work. Empty without two batch sizes.
@@ -130,11 +128,11 @@ fn compared(cell: &ComparedCell<'_>) -> Vec<String> {
     let (throughput, latency) = (&cell.output_throughput, &cell.latency_ms);
     vec![
         cell.cell.to_string(),
-        with_interval(&throughput.a),
-        with_interval(&throughput.b),
+        throughput.a.to_string(),
+        throughput.b.to_string(),
         ratio(throughput),
-        with_interval(&latency.a),
-        with_interval(&latency.b),
+        latency.a.to_string(),
+        latency.b.to_string(),
         ratio(latency),
         cell.j_per_output_token.as_ref().map_or("–".into(), ratio),
     ]

@@ -13,7 +13,7 @@ use crate::Error;
 pub fn read_cells(path: &Path) -> Result<(Vec<CellResult>, u64), Error> {
     let wrong = |cause: String| {
         Error::Results(format!(
-            "{}: {cause}; start anew with another --output",
+            "{}: {cause}; measure again with another --output",
             path.display()
         ))
     };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use batchlab::metrics::{BatchRecord, StepRecord, Summary, traces};
+use batchlab::report::{Header, KvInfo, Machine, MemoryInfo, Status};
 use batchlab::request::{FinishReason, Finished};
 use batchlab::scheduler::{Padding, StepShape};
 use batchlab::sweep::{CellResult, CellSpec, LoadSpec, Measured, PolicyKind, RunResult};
@@ -48,6 +49,33 @@ pub const SHAPE: Shape = Shape {
     idle_share: 0.0,
     rate: None,
 };
+
+/// Of a finished sweep with this model.
+pub fn header(cells_total: usize, model: &str) -> Header {
+    Header {
+        format: Header::FORMAT,
+        batchlab_version: "0".into(),
+        status: Status::Complete,
+        started_utc: "2026-01-01T00:00:00Z".into(),
+        written_utc: "2026-01-01T00:01:00Z".into(),
+        command: vec!["batchlab".into(), "sweep".into()],
+        machine: Machine::this(),
+        gpu: None,
+        runner: "scripted".into(),
+        kv: KvInfo {
+            kv_bytes_per_token: 1024,
+            page_size: 32,
+            pages: 1000,
+            predicted_bytes: 1000 << 20,
+            allocated_bytes: None,
+        },
+        memory: MemoryInfo::default(),
+        config: serde_json::json!({"model": model}),
+        cells_total,
+        engine_options: vec!["--device".into(), "cpu".into()],
+        prompt_options: [("p".into(), vec!["--prompt".into(), "it's".into()])].into(),
+    }
+}
 
 /// Under day2's premise.
 pub fn closed(batch_size: usize) -> CellSpec {

@@ -3,40 +3,12 @@
 use std::path::Path;
 
 use batchlab::analysis::{Analysis, Context};
-use batchlab::report::{
-    Header, KvInfo, Machine, MemoryInfo, Report, ResultsFolder, SavedSweep, Status, write_page,
-};
+use batchlab::report::{Report, ResultsFolder, SavedSweep, write_page};
 use batchlab::sweep::{CellResult, Measured};
 use batchlab::telemetry::{GpuReading, GpuSample};
 use tempfile::tempdir;
 
-use crate::made::{SHAPE, Shape, cell, closed, poisson};
-
-fn header(cells_total: usize) -> Header {
-    Header {
-        format: Header::FORMAT,
-        batchlab_version: "0".into(),
-        status: Status::Complete,
-        started_utc: "2026-01-01T00:00:00Z".into(),
-        written_utc: "2026-01-01T00:01:00Z".into(),
-        command: vec!["batchlab".into(), "sweep".into()],
-        machine: Machine::this(),
-        gpu: None,
-        runner: "scripted".into(),
-        kv: KvInfo {
-            kv_bytes_per_token: 1024,
-            page_size: 32,
-            pages: 1000,
-            predicted_bytes: 1000 << 20,
-            allocated_bytes: None,
-        },
-        memory: MemoryInfo::default(),
-        config: serde_json::json!({"model": "<b>bold</b> & 'model'"}),
-        cells_total,
-        engine_options: vec!["--device".into(), "cpu".into()],
-        prompt_options: [("p".into(), vec!["--prompt".into(), "it's".into()])].into(),
-    }
-}
+use crate::made::{SHAPE, Shape, cell, closed, header, poisson};
 
 fn write(folder: &Path, cells: &[Measured], samples: &[GpuSample]) {
     let mut results = ResultsFolder::create(folder).unwrap();
@@ -45,7 +17,7 @@ fn write(folder: &Path, cells: &[Measured], samples: &[GpuSample]) {
     }
     let cells: Vec<CellResult> = cells.iter().map(|c| c.result.clone()).collect();
     let report = Report {
-        header: header(cells.len()),
+        header: header(cells.len(), "<b>bold</b> & 'model'"),
         cells: &cells,
     };
     results.write_report(&report).unwrap();
