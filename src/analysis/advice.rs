@@ -32,7 +32,9 @@ pub struct Advice<'a> {
     /// True when the sweep had none of the arrivals that the use has, so that all cells were judged.
     pub other_arrivals: bool,
     pub pick: Option<Pick<'a>>,
-    /// Without a pick: the cell that came nearest, and what stopped it.
+    /// The feasible cells by the objective, the best first; those that do not know it are missing.
+    pub ranked: Vec<Candidate<'a>>,
+    /// Where none is feasible: the cell that came nearest, and what stopped it.
     pub nearest: Option<(&'a Measured, Obstacle)>,
 }
 
@@ -45,6 +47,9 @@ pub struct Pick<'a> {
     pub decided_by: Objective,
     /// No larger batch size was measured.
     pub at_largest_batch: bool,
+    /// Requests per second that were sent to it, under an open load, and whether no feasible cell was
+    /// sent more.
+    pub sent: Option<(f64, bool)>,
     /// The next best.
     pub runner_up: Option<RunnerUp<'a>>,
     /// For each limit: the p99 of the worst run, and how many requests that run had.
@@ -58,14 +63,17 @@ pub struct RunnerUp<'a> {
     pub difference: Option<Interval>,
 }
 
-/// Judges the cells. The feasible ones are ranked by the objective; of those that it cannot tell from
-/// the best, the better one by `scenario.then` is chosen.
+/// Judges the cells of the sweep's first work: other prompts or output lengths are not comparable. The
+/// feasible ones are ranked by the objective; of those that it cannot tell from the best, the better
+/// one by `scenario.then` is chosen.
 pub fn advise(cells: &[Measured], scenario: Scenario) -> Advice<'_> {
-    let fitting = cells.iter().filter(|c| scenario.admits(&c.result));
-    let mut judged: Vec<&Measured> = fitting.collect();
-    let other_arrivals = judged.is_empty();
+    let first_work = |c: &&Measured| c.result.cell.same_work(&cells[0].result.cell);
+    let of_work: Vec<&Measured> = cells.iter().filter(first_work).collect();
+    let fitting = of_work.iter().filter(|c| scenario.admits(&c.result));
+    let mut judged: Vec<&Measured> = fitting.copied().collect();
+    let other_arrivals = judged.is_empty() && !of_work.is_empty();
     if other_arrivals {
-        judged = cells.iter().collect();
+        judged.clone_from(&of_work);
     }
     let (mut feasible, mut nearest) = (Vec::new(), None::<(f64, &Measured, Obstacle)>);
     for &cell in &judged {
@@ -97,14 +105,17 @@ pub fn advise(cells: &[Measured], scenario: Scenario) -> Advice<'_> {
         considered: judged.len(),
         feasible: feasible.len(),
         other_arrivals,
-        pick: pick(&ranked, &scenario, largest_of_several(cells)),
-        nearest: nearest.map(|(_, cell, obstacle)| (cell, obstacle)),
+        pick: pick(&ranked, &scenario, largest_of_several(&of_work)),
+        nearest: nearest
+            .filter(|_| feasible.is_empty())
+            .map(|(_, cell, obstacle)| (cell, obstacle)),
+        ranked,
         scenario,
     }
 }
 
 /// The largest batch size, where there is a smaller one.
-fn largest_of_several(cells: &[Measured]) -> Option<usize> {
+fn largest_of_several(cells: &[&Measured]) -> Option<usize> {
     let sizes = || cells.iter().map(|c| c.result.cell.batch_size);
     sizes()
         .max()
@@ -135,6 +146,7 @@ fn pick<'a>(
     let chosen = **tied.iter().min_by(|a, b| second(a).total_cmp(&second(b)))?;
     let next = ranked.iter().find(|c| !std::ptr::eq(c.cell, chosen.cell));
     Some(Pick {
+        sent: sent(&chosen, ranked),
         tied: tied.len(),
         decided_by,
         at_largest_batch: largest == Some(chosen.cell.result.cell.batch_size),
@@ -149,6 +161,12 @@ fn pick<'a>(
             .collect(),
         chosen,
     })
+}
+
+fn sent(chosen: &Candidate<'_>, ranked: &[Candidate<'_>]) -> Option<(f64, bool)> {
+    let rate = chosen.cell.result.request_rate?;
+    let rates = ranked.iter().filter_map(|c| c.cell.result.request_rate);
+    Some((rate, rates.fold(0.0, f64::max) <= rate))
 }
 
 fn margin(cell: &Measured, slo: Slo) -> Option<(Slo, f64, usize)> {
@@ -175,7 +193,12 @@ impl Advice<'_> {
             )],
             (None, None) => {
                 let unit = self.scenario.objective.unit();
-                vec![format!("no cell knows {unit}, so none can be chosen")]
+                vec![match self.feasible {
+                    0 => "no cell was measured, so none can be chosen".into(),
+                    n => format!(
+                        "{n} cells are feasible, but none of them knows {unit}, so none can be chosen"
+                    ),
+                }]
             }
         }
     }
@@ -196,6 +219,15 @@ impl Advice<'_> {
             ));
         }
         reasons.extend(pick.runner_up.as_ref().map(|next| next.words(&pick.chosen)));
+        if let Some((rate, highest)) = pick.sent {
+            let rate = short(Some(rate));
+            reasons.push(match highest {
+                true => format!(
+                    "{rate} req/s were sent, the highest load that was kept: --experiment saturation finds the limit"
+                ),
+                false => format!("{rate} req/s were sent"),
+            });
+        }
         if pick.at_largest_batch {
             reasons.push("no larger batch size was measured: one may be better still".into());
         }

@@ -9,10 +9,8 @@ use crate::sweep::Measured;
 
 /// A use may miss its limits for this share of its requests: the limits are on p99.
 const MOST_FAILED: f64 = 0.01;
-/// An open load that serves less than this share of what is sent falls behind for ever.
-const SERVED: f64 = 0.95;
-/// So does one whose last third of requests waited this many times as long as its first third, and
-/// longer than they were served.
+/// Requests come faster than they are served where the last third of a run's requests waited this many
+/// times as long as its first third, and as they were served: a queue that grows evenly gives 5.
 const GROWTH: f64 = 3.0;
 
 /// Why a cell does not fit a use.
@@ -22,13 +20,8 @@ pub enum Obstacle {
     Failed {
         percent: f64,
     },
-    /// Requests come faster than they are served.
+    /// Requests come faster than they are served: mean waits of the run's first and last third.
     OverSaturated {
-        served: f64,
-        sent: f64,
-    },
-    /// The same, seen from waits that grow through the run.
-    GrowingQueue {
         first_ms: f64,
         last_ms: f64,
     },
@@ -45,13 +38,7 @@ impl fmt::Display for Obstacle {
             Self::Failed { percent } => {
                 write!(f, "{} % of the requests failed", short(Some(*percent)))
             }
-            Self::OverSaturated { served, sent } => write!(
-                f,
-                "over-saturated: {} of {} req/s were served",
-                short(Some(*served)),
-                short(Some(*sent))
-            ),
-            Self::GrowingQueue { first_ms, last_ms } => write!(
+            Self::OverSaturated { first_ms, last_ms } => write!(
                 f,
                 "over-saturated: the wait grew from {} to {} ms through the run",
                 short(Some(*first_ms)),
@@ -91,17 +78,16 @@ pub fn obstacles(cell: &Measured, slos: &[Slo]) -> Vec<Obstacle> {
     found
 }
 
-/// Under an open load, where requests come faster than they are served: the queue grows for as long as
-/// the load lasts, whatever a short run's percentiles say.
+/// Under an open load, where requests come faster than they are served in most of the runs: the queue
+/// grows for as long as the load lasts, whatever a short run's percentiles say.
 pub fn over_saturated(cell: &Measured) -> Option<Obstacle> {
-    let sent = cell.result.request_rate?;
-    let served = cell.result.mean(|r| Some(r.summary.request_throughput))?;
-    if served < SERVED * sent {
-        return Some(Obstacle::OverSaturated { served, sent });
-    }
-    let runs = cell.requests.chunk_by(|a, b| a.run == b.run);
-    let growth = runs.filter_map(growing_queue).next();
-    growth.map(|(first_ms, last_ms)| Obstacle::GrowingQueue { first_ms, last_ms })
+    cell.result.request_rate?;
+    let runs = || cell.requests.chunk_by(|a, b| a.run == b.run);
+    let growing: Vec<(f64, f64)> = runs().filter_map(growing_queue).collect();
+    let &(first_ms, last_ms) = growing
+        .first()
+        .filter(|_| 2 * growing.len() > runs().count())?;
+    Some(Obstacle::OverSaturated { first_ms, last_ms })
 }
 
 /// Mean waits of the first and the last third of a run's requests, where they tell of a queue that
@@ -116,7 +102,7 @@ fn growing_queue(run: &[RequestTrace]) -> Option<(f64, f64)> {
     let service = |r: &RequestTrace| Some(r.last_token_ms? - r.scheduled_ms?);
     let (first, last) = (&run[..third], &run[run.len() - third..]);
     let (first_ms, last_ms) = (mean(first, wait)?, mean(last, wait)?);
-    let grows = last_ms > GROWTH * first_ms && last_ms > mean(last, service)?;
+    let grows = last_ms > GROWTH * first_ms.max(mean(last, service)?);
     grows.then_some((first_ms, last_ms))
 }
 
@@ -125,8 +111,7 @@ impl Obstacle {
     pub(super) fn excess(&self) -> f64 {
         match self {
             Self::Limit { slo, p99_ms } => p99_ms / slo.limit_ms,
-            Self::OverSaturated { served, sent } => sent / served.max(f64::MIN_POSITIVE),
-            Self::GrowingQueue { first_ms, last_ms } => last_ms / first_ms.max(1.0),
+            Self::OverSaturated { first_ms, last_ms } => last_ms / first_ms.max(1.0),
             Self::Failed { percent } => percent / 100.0 / MOST_FAILED,
             Self::NothingCompleted => f64::INFINITY,
         }

@@ -78,7 +78,7 @@ fn where_nothing_is_feasible_it_says_so_and_names_the_nearest() {
     );
     // No cells at all.
     let none = advise(&[], chat());
-    assert!(none.pick.is_none() && none.reasons()[0].contains("none can be chosen"));
+    assert!(none.pick.is_none() && none.reasons()[0].contains("no cell was measured"));
 }
 
 #[test]
@@ -99,30 +99,57 @@ fn errors_count_against_a_setting() {
 
 #[test]
 fn a_load_that_outruns_its_setting_is_not_feasible() {
-    // 10 requests per second are served.
-    let sent = |rate| {
-        let shape = Shape {
-            jitter_ms: 0.0,
-            rate: Some(rate),
-            ..SHAPE
-        };
-        obstacles(&cell(0, poisson(1, rate), shape), &[])
-    };
-    assert_eq!(sent(10.5), []);
-    assert!(matches!(sent(10.6)[..], [Obstacle::OverSaturated { .. }]));
-    // As fast as it serves, but every batch waits longer than the one before.
-    let growing = |by_ms| {
+    let growing = |batches, by_ms| {
         let shape = Shape {
             queue_growth_ms: by_ms,
-            batches: 30,
+            batches,
             rate: Some(10.0),
             ..SHAPE
         };
         obstacles(&cell(0, poisson(1, 10.0), shape), &[])
     };
     // Means of the thirds: 4.5 and 24.5 times the growth; the service takes 100 ms.
-    assert_eq!(growing(4.0), []);
-    assert!(matches!(growing(4.2)[..], [Obstacle::GrowingQueue { .. }]));
+    assert_eq!(growing(30, 12.0), []);
+    assert!(matches!(
+        growing(30, 12.5)[..],
+        [Obstacle::OverSaturated { .. }]
+    ));
+    // A short run under half of what is served ends with one service after the last arrival.
+    let half = Shape {
+        batches: 3,
+        rate: Some(5.0),
+        ..SHAPE
+    };
+    assert_eq!(obstacles(&cell(0, poisson(1, 5.0), half), &[]), []);
+}
+
+#[test]
+fn other_work_is_not_judged_and_what_nobody_knows_is_said() {
+    let mut short = cell(
+        1,
+        closed(4),
+        Shape {
+            rows: 4,
+            output: 2,
+            service_ms: 20.0,
+            ..SHAPE
+        },
+    );
+    short.result.cell.output_len = "2".into();
+    let cells = [cell(0, closed(1), SHAPE), short];
+    let advice = advise(&cells, Scenario::own(vec![], Objective::Latency));
+    assert_eq!((advice.considered, advice.ranked.len()), (1, 1));
+    assert_eq!(advice.pick.unwrap().chosen.cell.result.index, 0);
+    // No cell knows its energy, and one is not feasible besides.
+    let slow = Shape {
+        queue_ms: 900.0,
+        ..SHAPE
+    };
+    let cells = [cell(0, closed(1), SHAPE), cell(1, closed(4), slow)];
+    let limits = vec!["ttft:500".parse().unwrap()];
+    let advice = advise(&cells, Scenario::own(limits, Objective::Energy));
+    assert!(advice.pick.is_none() && advice.nearest.is_none());
+    assert!(advice.reasons()[0].starts_with("1 cells are feasible, but none of them knows J per"));
 }
 
 #[test]

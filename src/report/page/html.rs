@@ -31,6 +31,9 @@ struct Page<'a> {
     cells: Cut<'a>,
 }
 
+/// Cells of a use's ranking.
+const MOST_RANKED: usize = 10;
+
 #[derive(Serialize)]
 struct PageSection<'a> {
     title: &'a str,
@@ -83,6 +86,8 @@ struct PageAdvice<'a> {
     setting: Option<String>,
     reasons: Vec<String>,
     other_arrivals: bool,
+    /// The best cells by the objective, with their values.
+    ranking: Vec<String>,
     command: Option<String>,
 }
 
@@ -183,10 +188,18 @@ fn advice<'a>(header: &Header, analysis: &'a Analysis<'_>) -> Vec<PageAdvice<'a>
             setting: cell.map(|c| c.cell.to_string()),
             reasons: advice.reasons(),
             other_arrivals: advice.other_arrivals,
+            ranking: ranking(advice),
             command: cell.map(|c| remeasure(header, c)),
         }
     };
     analysis.advice.iter().map(one).collect()
+}
+
+fn ranking(advice: &Advice<'_>) -> Vec<String> {
+    let unit = advice.scenario.objective.unit();
+    let best = advice.ranked.iter().take(MOST_RANKED);
+    best.map(|c| format!("{}: {} {unit}", c.cell.result.cell, c.value))
+        .collect()
 }
 
 fn verdicts<'a>(analysis: &'a Analysis<'_>) -> Vec<PageVerdict<'a>> {
