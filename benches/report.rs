@@ -6,11 +6,12 @@
 mod made;
 
 use std::error::Error;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use batchlab::analysis::{Analysis, Context};
 use batchlab::report::{Report, ResultsFolder, SavedSweep, write_page};
 use batchlab::sweep::{CellResult, CellSpec};
+use batchlab::telemetry::{GpuReading, GpuSample};
 use clap::Parser;
 
 use made::{SHAPE, Shape, cell, closed, header, poisson};
@@ -32,10 +33,22 @@ fn spec(index: usize) -> CellSpec {
     let rows = 1 + index % 8;
     let mut spec = match index / 8 % 2 {
         0 => closed(rows),
-        _ => poisson(rows, 10.0),
+        _ => poisson(rows, 10.0 + (index / 16 % 2) as f64),
     };
-    spec.window_ms = Some((index / 16) as f64);
+    spec.window_ms = Some((index / 32) as f64);
     spec
+}
+
+/// One of ten readings a second.
+fn sample(index: u64) -> GpuSample {
+    GpuSample {
+        at: Duration::from_millis(1000 + 100 * index),
+        reading: GpuReading {
+            gpu_utilization_percent: Some((index % 100) as f64),
+            gpu_power_w: Some(300.0 + index as f64),
+            ..GpuReading::default()
+        },
+    }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -44,6 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let folder = dir.path().join("results");
     let mut results = ResultsFolder::create(&folder)?;
     let mut cells: Vec<CellResult> = Vec::new();
+    let samples: Vec<GpuSample> = (0..50).map(sample).collect();
     for index in 0..args.cells {
         let spec = spec(index);
         let shape = Shape {
@@ -54,7 +68,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             ..SHAPE
         };
         let made = cell(index, spec, shape);
-        results.append(&made, &[])?;
+        results.append(&made, &samples)?;
         cells.push(made.result);
     }
     results.write_report(&Report {

@@ -58,7 +58,7 @@ fn report(folder: &Path) -> String {
         .args([
             "sweep",
             "--device=cpu",
-            "--experiment=day2,few-requests,padding,idle-rows",
+            "--experiment=day2,padding,idle-rows,saturation",
         ])
         .args([
             "--batch-sizes=1,2",

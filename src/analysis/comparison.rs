@@ -44,16 +44,23 @@ impl Pair {
 #[derive(Debug)]
 pub struct Comparison<'a> {
     pub both: Vec<ComparedCell<'a>>,
+    /// In both, but under a share of a throughput that came out differently.
+    pub other_rates: usize,
     pub only_a: usize,
     pub only_b: usize,
 }
 
 pub fn compare<'a>(a: &'a [Measured], b: &'a [Measured]) -> Comparison<'a> {
+    let mut other_rates = 0;
     let both: Vec<ComparedCell<'_>> = a
         .iter()
         .filter_map(|a| {
             let cell = &a.result.cell;
             let b = b.iter().find(|b| &b.result.cell == cell)?;
+            if !same_rate(a.result.request_rate, b.result.request_rate) {
+                other_rates += 1;
+                return None;
+            }
             Some(ComparedCell {
                 cell,
                 latency_ms: Pair::of(a, b, LATENCY)?,
@@ -63,8 +70,19 @@ pub fn compare<'a>(a: &'a [Measured], b: &'a [Measured]) -> Comparison<'a> {
         })
         .collect();
     Comparison {
-        only_a: a.len() - both.len(),
-        only_b: b.len() - both.len(),
+        only_a: a.len() - both.len() - other_rates,
+        only_b: b.len() - both.len() - other_rates,
+        other_rates,
         both,
+    }
+}
+
+/// Open loads that differ by no more than this are the same.
+const SAME_RATE: f64 = 0.01;
+
+fn same_rate(a: Option<f64>, b: Option<f64>) -> bool {
+    match a.zip(b) {
+        Some((a, b)) => (a / b - 1.0).abs() <= SAME_RATE,
+        None => a.is_none() && b.is_none(),
     }
 }

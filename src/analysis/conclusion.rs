@@ -14,7 +14,7 @@ pub fn conclusion(
 ) -> Vec<String> {
     let mut sentences = Vec::new();
     sentences.extend(batching(ladder));
-    sentences.extend(trade_offs.first().and_then(frontier));
+    sentences.extend(trade_offs.iter().find(|t| !t.open).and_then(frontier));
     sentences.push(expectations(verdicts));
     sentences.extend(advice.iter().map(pick));
     sentences

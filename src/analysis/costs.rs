@@ -58,6 +58,11 @@ fn padding_cost<'a>(line: &[&'a Measured]) -> Option<PaddingCost<'a>> {
     .filter(|cost| cost.waste_percent > 0.0)
 }
 
+/// Idle share of a batch whose rows end together.
+const HARDLY_IDLE: f64 = 0.01;
+/// Mean output lengths that differ by no more are the same.
+const SAME_LENGTH: f64 = 0.1;
+
 /// A cell whose rows end at different times.
 #[derive(Debug)]
 pub struct IdleCost<'a> {
@@ -66,7 +71,7 @@ pub struct IdleCost<'a> {
     pub idle_row_steps: usize,
     /// The share of the decode time that idle rows took up, per completed request.
     pub idle_ms: f64,
-    /// The cell that differs only in output lengths and idles least, unless this is it.
+    /// The cell that differs only in output lengths, which are all alike and the same on average.
     pub beside: Option<&'a Measured>,
 }
 
@@ -87,17 +92,14 @@ pub fn idle_costs(cells: &[Measured]) -> Vec<IdleCost<'_>> {
             let family = families
                 .iter()
                 .find(|line| line.iter().any(|c| std::ptr::eq(*c, cell)));
-            // Of equally even ones, the one nearest in length.
-            let apart = |c: &Measured| (mean_output(c) - mean_output(cell)).abs();
-            let least = family.into_iter().flatten().copied().min_by(|a, b| {
-                let less_idle = idle_share(a).total_cmp(&idle_share(b));
-                less_idle.then(apart(a).total_cmp(&apart(b)))
-            });
+            let apart = |c: &Measured| (mean_output(c) / mean_output(cell) - 1.0).abs();
+            let even = family.into_iter().flatten().copied();
+            let even = even.filter(|c| idle_share(c) <= HARDLY_IDLE && apart(c) <= SAME_LENGTH);
             Some(IdleCost {
                 row_steps,
                 idle_row_steps,
                 idle_ms: idle_share(cell) * total_ms(cell, false) / requests,
-                beside: least.filter(|c| !std::ptr::eq(*c, cell)),
+                beside: even.min_by(|a, b| apart(a).total_cmp(&apart(b))),
                 cell,
             })
         })

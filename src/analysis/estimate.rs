@@ -11,6 +11,7 @@ const LEVEL: f64 = 0.95;
 const BLOCKS: usize = 20;
 /// Fewer blocks say too little about their spread.
 const FEWEST_BLOCKS: usize = 3;
+const FEWEST_REPEATS: usize = 2;
 
 /// A mean, and its standard error where the data tell it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -58,19 +59,15 @@ impl Estimate {
                 error: of_blocks.and_then(|b| Error::of(b, FEWEST_BLOCKS)),
             });
         }
-        let mean = Statistics::of(values.clone(), &[])?.mean;
-        Some(Self {
-            mean,
-            error: Error::of(values, 2),
-        })
+        Self::of_values(values)
     }
 
-    /// From values that are independent of one another.
+    /// From values that are independent of one another, at least two.
     pub fn of_values(values: Vec<f64>) -> Option<Self> {
         let mean = Statistics::of(values.clone(), &[])?.mean;
         Some(Self {
             mean,
-            error: Error::of(values, FEWEST_BLOCKS),
+            error: Error::of(values, FEWEST_REPEATS),
         })
     }
 

@@ -26,7 +26,7 @@ pub use estimate::{
 };
 pub use feasibility::{Obstacle, obstacles, over_saturated};
 pub use frontier::{Point, knee, pareto};
-pub use lines::{Axis, batch_ladder, has_own_clients, lines};
+pub use lines::{Axis, Premise, batch_ladder, lines};
 pub use objective::{Objective, goodput};
 pub use scaling::{ScalingPoint, scaling, total_ms};
 pub use scenario::{Arrivals, Scenario};
@@ -45,8 +45,8 @@ pub struct Analysis<'a> {
     pub ladder: Vec<&'a Measured>,
     pub scaling: Vec<ScalingPoint>,
     pub trade_offs: Vec<TradeOff<'a>>,
-    /// Batch size and peak bytes of the KV cache along the ladder.
-    pub kv_bytes: Vec<(usize, f64)>,
+    /// Cells of the ladder, and the peak bytes of their KV cache where one is known.
+    pub kv_bytes: Vec<(&'a Measured, f64)>,
     pub padding: Vec<PaddingCost<'a>>,
     pub idle: Vec<IdleCost<'a>>,
     pub verdicts: Vec<Verdict>,
@@ -68,12 +68,12 @@ impl<'a> Analysis<'a> {
     pub fn of(cells: &'a [Measured], context: &Context<'_>) -> Result<Self, Error> {
         let ladder = batch_ladder(cells).unwrap_or_default();
         let scaling = scaling(&ladder);
-        let kv_bytes: Vec<(usize, f64)> = ladder
+        let kv_bytes: Vec<(&Measured, f64)> = ladder
             .iter()
             .filter_map(|c| {
                 let usage = c.result.mean(|r| r.summary.kv_cache_usage_percent)?;
                 let bytes = usage / 100.0 * context.kv_pool_bytes as f64;
-                Some((c.result.cell.batch_size, bytes))
+                Some((*c, bytes))
             })
             .collect();
         let gpu_utilization = ladder

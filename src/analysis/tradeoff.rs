@@ -1,7 +1,7 @@
-//! Latency against throughput, of cells that are fairly compared (day2 §2.2).
+//! Latency against throughput (day2 §2.2).
 
 use super::frontier::{Point, knee, pareto};
-use super::lines::has_own_clients;
+use super::lines::Premise;
 use crate::sweep::{CellSpec, LoadSpec, Measured};
 
 /// The cells of one kind of work under one kind of load.
@@ -9,6 +9,9 @@ use crate::sweep::{CellSpec, LoadSpec, Measured};
 pub struct TradeOff<'a> {
     /// The kind of load, in words.
     pub load: String,
+    /// Open loads of all rates stand together: there a point is a setting under a load, and a setting
+    /// that was sent less is no worse for it.
+    pub open: bool,
     pub prompts: &'a str,
     pub output_len: &'a str,
     /// Cells with a completed request.
@@ -22,19 +25,21 @@ pub struct TradeOff<'a> {
 
 /// One for each kind of load and work, in the order of the sweep.
 pub fn trade_offs(cells: &[Measured]) -> Vec<TradeOff<'_>> {
+    let premise = Premise::of(cells);
     let mut all: Vec<TradeOff<'_>> = Vec::new();
     for measured in cells {
         let Some(point) = point(measured) else {
             continue;
         };
         let cell = &measured.result.cell;
-        let load = load(cell);
+        let load = load(cell, &premise);
         let same = |t: &TradeOff<'_>| {
             t.load == load && t.prompts == cell.prompts && t.output_len == cell.output_len
         };
         let at = all.iter().position(same).unwrap_or_else(|| {
             all.push(TradeOff {
                 load,
+                open: cell.load.is_open(),
                 prompts: &cell.prompts,
                 output_len: &cell.output_len,
                 cells: Vec::new(),
@@ -63,9 +68,9 @@ fn point(cell: &Measured) -> Option<Point> {
     })
 }
 
-fn load(cell: &CellSpec) -> String {
+fn load(cell: &CellSpec, premise: &Premise) -> String {
     match cell.load {
-        LoadSpec::Closed { .. } if has_own_clients(cell) => {
+        LoadSpec::Closed { .. } if premise.holds_for(cell) => {
             "closed loop, as many clients as the batch size".into()
         }
         LoadSpec::Closed { .. } | LoadSpec::Offline => cell.load.to_string(),

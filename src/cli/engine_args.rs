@@ -67,6 +67,11 @@ impl EngineArgs {
         if let Some(dtype) = self.model.dtype {
             options.extend(["--dtype".into(), dtype.to_string()]);
         }
+        let page = runner.kv_layout().page_size.to_string();
+        options.extend(["--kv-block-size".into(), page]);
+        if let Some(bytes) = self.kv_cache_memory {
+            options.extend(["--kv-cache-memory".into(), bytes.to_string()]);
+        }
         options
     }
 

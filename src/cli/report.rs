@@ -18,7 +18,7 @@ pub struct ReportArgs {
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// The --output of another sweep: prints both side by side and writes nothing
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", conflicts_with_all = ["goodput", "objective"])]
     other: Option<PathBuf>,
     /// What `cargo bench --bench kernels -- --output FILE` wrote: adds the kernels' curves
     #[arg(long, value_name = "FILE", conflicts_with = "other")]

@@ -9,8 +9,8 @@ use batchlab::Error;
 use batchlab::clock::WallClock;
 use batchlab::model::Model;
 use batchlab::report::{
-    Header, KvInfo, Machine, MemoryInfo, Progress, Report, ResultsFolder, Status, default_folder,
-    dry_run, tables,
+    Header, KvInfo, Machine, MemoryInfo, Progress, Report, ResultsFolder, Resumed, Status,
+    default_folder, dry_run, tables,
 };
 use batchlab::runner::{Limits, Runner};
 use batchlab::sweep::{
@@ -49,13 +49,20 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
     let (gpu, sampler) = watch_gpu(runner.as_ref(), &clock);
 
     let config = config(&model, runner.as_ref(), &asked.grids, &options);
-    let (folder, mut results) = open_folder(args, &config)?;
+    let Resumed {
+        folder,
+        cells: mut results,
+        started_utc,
+    } = open_folder(args, &config)?;
     let opened = Opened {
         runner: runner.as_ref(),
         memory,
         gpu,
     };
-    let header = header(args, &asked, opened, config);
+    let mut header = header(args, &asked, opened, config);
+    if let Some(started_utc) = started_utc {
+        header.started_utc = started_utc;
+    }
     let mut keeper = Keeper {
         progress: Progress::start(cells.len(), results.len()),
         folder,
@@ -177,14 +184,15 @@ fn config(
     })
 }
 
-fn open_folder(
-    args: &SweepArgs,
-    config: &serde_json::Value,
-) -> Result<(ResultsFolder, Vec<CellResult>), Error> {
+fn open_folder(args: &SweepArgs, config: &serde_json::Value) -> Result<Resumed, Error> {
     let path: PathBuf = args.results.output.clone().unwrap_or_else(default_folder);
     match args.results.resume {
         true => ResultsFolder::resume(&path, config),
-        false => Ok((ResultsFolder::create(&path)?, Vec::new())),
+        false => Ok(Resumed {
+            folder: ResultsFolder::create(&path)?,
+            cells: Vec::new(),
+            started_utc: None,
+        }),
     }
 }
 
@@ -230,8 +238,9 @@ fn header(
         cells_total: all_cells(&asked.grids).len(),
         engine_options: args.engine.as_options(runner),
         prompt_options: prompt_options
-            .map(|t| (t.label.clone(), t.option.to_vec()))
+            .map(|t| (t.label.clone(), t.option.clone()))
             .collect(),
+        measure_options: args.measure_as_options(),
     }
 }
 

@@ -12,6 +12,8 @@ use super::advice_args::AdviceArgs;
 use super::engine_args::EngineArgs;
 use super::prompt_args::{PromptArgs, Texts};
 
+const MAX_QUEUE_SIZE: usize = 100_000;
+
 /// Measure a grid of batch sizes, wait windows and policies, and report what each costs.
 ///
 /// Without options: batch sizes 1, 4, 8 × windows 0, 10, 50 ms, one fixed prompt, 32 new tokens;
@@ -140,14 +142,14 @@ struct MeasureArgs {
     #[arg(long, value_name = "MS", allow_hyphen_values = true)]
     timeout_ms: Option<f64>,
     /// Requests that may wait; more are rejected
-    #[arg(long, default_value_t = 100_000, value_name = "N")]
+    #[arg(long, default_value_t = MAX_QUEUE_SIZE, value_name = "N")]
     max_queue_size: usize,
 }
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Results")]
 pub struct ResultsArgs {
-    /// Folder for report.html with its pictures, summary.csv, cells.jsonl, requests/, samples.jsonl
+    /// Folder for report.html with its pictures, summary.csv, cells.jsonl, requests/, samples/
     /// and report.json [default: results/<UTC time>]
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
@@ -262,6 +264,35 @@ impl SweepArgs {
             }
         }
         Ok(())
+    }
+
+    /// The options of measuring that were given, but for the number of runs.
+    pub fn measure_as_options(&self) -> Vec<String> {
+        let args = &self.measure;
+        let list = |sizes: &[usize]| {
+            let sizes: Vec<String> = sizes.iter().map(usize::to_string).collect();
+            (!sizes.is_empty()).then(|| sizes.join(","))
+        };
+        let given = [
+            (
+                "--preferred-batch-size",
+                list(&self.grid.preferred_batch_size),
+            ),
+            ("--num-prompts", args.num_prompts.map(|n| n.to_string())),
+            ("--num-warmups", args.num_warmups.map(|n| n.to_string())),
+            ("--min-seconds", args.min_seconds.map(|s| s.to_string())),
+            ("--seed", (args.seed != 0).then(|| args.seed.to_string())),
+            ("--ignore-eos", (!args.ignore_eos).then(|| "false".into())),
+            ("--timeout-ms", args.timeout_ms.map(|ms| ms.to_string())),
+            (
+                "--max-queue-size",
+                (args.max_queue_size != MAX_QUEUE_SIZE).then(|| args.max_queue_size.to_string()),
+            ),
+        ];
+        let words = given
+            .into_iter()
+            .filter_map(|(name, value)| Some([name.into(), value?]));
+        words.flatten().collect()
     }
 
     pub fn measure_options(&self, on_gpu: bool) -> Result<MeasureOptions, Error> {

@@ -41,6 +41,15 @@ pub struct ResultsFolder {
     cells: File,
 }
 
+/// A sweep that goes on.
+#[derive(Debug)]
+pub struct Resumed {
+    pub folder: ResultsFolder,
+    pub cells: Vec<CellResult>,
+    /// When it was first started.
+    pub started_utc: Option<String>,
+}
+
 impl ResultsFolder {
     /// Makes the folder; refuses one that holds anything, so that no result is overwritten.
     pub fn create(path: &Path) -> Result<Self, Error> {
@@ -62,7 +71,7 @@ impl ResultsFolder {
     }
 
     /// Opens a folder that an earlier sweep of the same `config` left, and reads its cells.
-    pub fn resume(path: &Path, config: &Value) -> Result<(Self, Vec<CellResult>), Error> {
+    pub fn resume(path: &Path, config: &Value) -> Result<Resumed, Error> {
         let report = path.join(REPORT);
         let wrong = |cause: String| {
             Error::Results(format!(
@@ -88,7 +97,11 @@ impl ResultsFolder {
         let folder = Self::open(path)?;
         let cut = folder.cells.set_len(whole);
         cut.map_err(|e| unwritable(&path.join(CELLS), &e))?;
-        Ok((folder, cells))
+        Ok(Resumed {
+            folder,
+            cells,
+            started_utc: old["started_utc"].as_str().map(String::from),
+        })
     }
 
     fn open(path: &Path) -> Result<Self, Error> {

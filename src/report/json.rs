@@ -80,8 +80,11 @@ pub struct Header {
     pub cells_total: usize,
     /// Options that ask for the same model on the same device.
     pub engine_options: Vec<String>,
-    /// For each label of `config`'s prompts, the options that ask for them.
-    pub prompt_options: BTreeMap<String, Vec<String>>,
+    /// For each label of `config`'s prompts, the option that asks for them, and its value.
+    pub prompt_options: BTreeMap<String, [String; 2]>,
+    /// Options that measure in the same way.
+    #[serde(default)]
+    pub measure_options: Vec<String>,
 }
 
 impl Header {

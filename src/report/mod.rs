@@ -17,7 +17,7 @@ mod saved;
 mod table;
 mod words;
 
-pub use folder::{ResultsFolder, default_folder, write_atomically};
+pub use folder::{ResultsFolder, Resumed, default_folder, write_atomically};
 pub use json::{Header, KvInfo, MemoryInfo, PartInfo, Report, Status};
 pub use machine::Machine;
 pub use page::{KernelTimes, write_page};

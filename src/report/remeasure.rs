@@ -24,14 +24,39 @@ pub fn remeasure(header: &Header, result: &CellResult) -> String {
         LoadSpec::Offline => option("--load", "offline".into()),
         LoadSpec::Poisson { burstiness, .. } | LoadSpec::Share { burstiness, .. } => {
             let rate = result.request_rate.unwrap_or_default();
-            option("--request-rate", format!("{rate:.3}"));
+            option("--request-rate", six_digits(rate));
             if burstiness != 1.0 {
                 option("--burstiness", burstiness.to_string());
             }
         }
     }
     option("--num-runs", RUNS.into());
-    let prompts = header.prompt_options.get(&cell.prompts);
-    words.extend(prompts.into_iter().flatten().cloned());
+    words.extend(header.measure_options.iter().cloned());
+    // One word, since a prompt may begin with a dash.
+    let prompt = header.prompt_options.get(&cell.prompts);
+    words.extend(prompt.map(|[name, value]| format!("{name}={value}")));
     shell_words::join(words)
+}
+
+/// To six significant digits.
+fn six_digits(rate: f64) -> String {
+    let digits = (5.0 - rate.abs().log10().floor()).clamp(0.0, 12.0) as usize;
+    format!("{rate:.digits$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::six_digits;
+
+    #[test]
+    fn rates_keep_six_digits() {
+        for (rate, text) in [
+            (712.076_123, "712.076"),
+            (0.000_123_456_7, "0.000123457"),
+            (1e6, "1000000"),
+            (12.0, "12.0000"),
+        ] {
+            assert_eq!(six_digits(rate), text);
+        }
+    }
 }

@@ -7,10 +7,10 @@ use rayon::prelude::*;
 use serde::Deserialize;
 
 use super::folder::{CELLS, REPORT, requests_file, samples_file};
-use super::json::Header;
+use super::json::{Header, Status};
 use crate::Error;
 use crate::metrics::RequestTrace;
-use crate::sweep::{Measured, read_cells};
+use crate::sweep::{CellResult, Measured, read_cells};
 use crate::telemetry::GpuSample;
 
 /// A sweep as it stands on disk.
@@ -31,6 +31,12 @@ impl SavedSweep {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let header = header(&path.join(REPORT))?;
         let (mut results, _) = read_cells(&path.join(CELLS))?;
+        if results.is_empty() && header.status == Status::Complete && header.cells_total > 0 {
+            return Err(damaged(
+                &path.join(CELLS),
+                "is empty or missing, but the sweep was complete",
+            ));
+        }
         results.sort_by_key(|r| r.index);
         if let Some(twice) = results
             .windows(2)
@@ -43,7 +49,9 @@ impl SavedSweep {
         let cells = results
             .into_par_iter()
             .map(|result| {
-                let requests = requests(&path.join(requests_file(result.index)))?;
+                let file = path.join(requests_file(result.index));
+                let requests = requests(&file)?;
+                check(&result, &requests, &file)?;
                 Ok(Measured { result, requests })
             })
             .collect::<Result<_, Error>>()?;
@@ -111,6 +119,42 @@ fn requests(path: &Path) -> Result<Vec<RequestTrace>, Error> {
     let mut reader = csv::Reader::from_reader(file.as_slice());
     let rows = reader.deserialize().collect::<Result<_, _>>();
     rows.map_err(|e| damaged(path, &format!("is damaged ({e})")))
+}
+
+/// All requests of all runs are there, or none is.
+fn check(result: &CellResult, requests: &[RequestTrace], path: &Path) -> Result<(), Error> {
+    if requests.is_empty() {
+        return Ok(());
+    }
+    let mut counts = vec![0usize; result.runs.len()];
+    for request in requests {
+        let times = [
+            Some(request.arrival_ms),
+            request.scheduled_ms,
+            request.released_ms,
+        ];
+        let tokens = [
+            request.first_token_ms,
+            request.last_token_ms,
+            request.itl_p99_ms,
+        ];
+        let sound = times.iter().chain(&tokens).flatten().all(|t| t.is_finite());
+        match counts.get_mut(request.run).filter(|_| sound) {
+            Some(count) => *count += 1,
+            None => {
+                let cause = format!(
+                    "is damaged at request {} of run {}",
+                    request.id, request.run
+                );
+                return Err(damaged(path, &cause));
+            }
+        }
+    }
+    let wanted = result.runs.iter().map(|r| r.summary.requests);
+    match counts.into_iter().eq(wanted) {
+        true => Ok(()),
+        false => Err(damaged(path, "does not hold all requests of its cell")),
+    }
 }
 
 fn damaged(path: &Path, cause: &str) -> Error {

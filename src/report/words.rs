@@ -108,6 +108,12 @@ pub fn comparison_of_sweeps(a: &SavedSweep, b: &SavedSweep, comparison: &Compari
             )
         }
     }
+    if comparison.other_rates > 0 {
+        text += &format!(
+            "{} settings were sent other request rates in A and B, so they are not compared; give --request-rate\n",
+            comparison.other_rates
+        );
+    }
     for (count, name) in [(comparison.only_a, "A"), (comparison.only_b, "B")] {
         if count > 0 {
             text += &format!("{count} settings are only in {name}, or have no completed request\n");

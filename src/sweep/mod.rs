@@ -93,7 +93,8 @@ fn request_rate(
     };
     let closed = || {
         let closed = |c: &&CellSpec| matches!(c.load, LoadSpec::Closed { .. });
-        cells.iter().filter(closed).filter(|c| c.same_work(cell))
+        let of_work = cells.iter().filter(closed);
+        of_work.filter(|c| c.same_work(cell))
     };
     let batch_size = match of {
         Reference::OwnBatch => cell.batch_size,
@@ -102,8 +103,18 @@ fn request_rate(
             sizes.max().unwrap_or(cell.batch_size)
         }
     };
+    // Of several closed loops of that size: the premise's own, or the one with the most clients.
+    let clients = |c: &&CellSpec| match (c.load, of) {
+        (LoadSpec::Closed { concurrency }, Reference::OwnBatch) => {
+            usize::from(concurrency == batch_size)
+        }
+        (LoadSpec::Closed { concurrency }, Reference::LargestBatch) => concurrency,
+        _ => 0,
+    };
     let reference = closed()
-        .find(|c| c.batch_size == batch_size)
+        .filter(|c| c.batch_size == batch_size)
+        .rev()
+        .max_by_key(clients)
         .and_then(|c| results.iter().find(|r| &r.cell == c))
         .and_then(|r| r.mean(|run| Some(run.summary.request_throughput)))
         .filter(|&throughput| throughput > 0.0);

@@ -2,7 +2,7 @@
 
 use batchlab::analysis::{Order, compare};
 
-use crate::made::{SHAPE, Shape, cell, closed};
+use crate::made::{SHAPE, Shape, cell, closed, poisson};
 
 #[test]
 fn equal_settings_are_compared_and_others_counted() {
@@ -27,4 +27,21 @@ fn equal_settings_are_compared_and_others_counted() {
     assert!((four.latency_ms.ratio() - 0.5).abs() < 1e-9);
     assert_eq!(four.output_throughput.order(), Order::Above);
     assert!(four.j_per_output_token.is_none());
+}
+
+#[test]
+fn other_request_rates_are_no_comparison() {
+    let at = |rate| {
+        let shape = Shape {
+            rate: Some(rate),
+            ..SHAPE
+        };
+        // A share is equal in both; what it came to is not.
+        [cell(0, poisson(4, 1.0), shape)]
+    };
+    assert_eq!(compare(&at(100.0), &at(100.9)).both.len(), 1);
+    let (a, b) = (at(100.0), at(102.0));
+    let comparison = compare(&a, &b);
+    assert_eq!((comparison.both.len(), comparison.other_rates), (0, 1));
+    assert_eq!((comparison.only_a, comparison.only_b), (0, 0));
 }

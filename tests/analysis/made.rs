@@ -73,7 +73,8 @@ pub fn header(cells_total: usize, model: &str) -> Header {
         config: serde_json::json!({"model": model}),
         cells_total,
         engine_options: vec!["--device".into(), "cpu".into()],
-        prompt_options: [("p".into(), vec!["--prompt".into(), "it's".into()])].into(),
+        prompt_options: [("p".into(), ["--prompt".into(), "it's".into()])].into(),
+        measure_options: vec![],
     }
 }
 

@@ -197,9 +197,23 @@ fn missing_requests_and_cells_are_told_and_damage_is_named() {
     assert!(
         refused("requests/cell-0002.csv", "run,id\nx,y\n").contains("cell-0002.csv is damaged")
     );
+    let csv = std::fs::read_to_string(folder.join("requests/cell-0002.csv")).unwrap();
+    let cut: String = csv.lines().take(9).map(|l| format!("{l}\n")).collect();
+    let cut = refused("requests/cell-0002.csv", &cut);
+    assert!(
+        cut.contains("cell-0002.csv does not hold all requests"),
+        "{cut}"
+    );
+    let last = csv.lines().last().unwrap();
+    let run = format!("7{}", &last[1..]);
+    let run = refused("requests/cell-0002.csv", &csv.replace(last, &run));
+    assert!(run.contains("is damaged at request 159 of run 7"), "{run}");
+    let endless = csv.replacen("1000.0", "inf", 1);
+    assert!(refused("requests/cell-0002.csv", &endless).contains("is damaged at request"));
     let line = std::fs::read_to_string(folder.join("cells.jsonl")).unwrap();
     let first = line.lines().next().unwrap();
     assert!(refused("cells.jsonl", &format!("{first}\n{first}\n")).contains("cell 0 twice"));
+    assert!(refused("cells.jsonl", "").contains("is empty or missing"));
     let nowhere = SavedSweep::open(&dir.path().join("nowhere"))
         .unwrap_err()
         .to_string();
@@ -229,4 +243,32 @@ fn thousands_of_cells_stay_a_page_of_a_few_megabytes() {
     let page = page(&folder);
     assert!(page.len() < 8 << 20, "{} bytes", page.len());
     assert!(page.contains("more rows are in summary.csv"));
+}
+
+#[test]
+fn thousands_of_curves_stay_a_few_pictures() {
+    let dir = tempdir().unwrap();
+    let folder = dir.path().join("r");
+    let cells: Vec<Measured> = (0..2000)
+        .map(|i| {
+            let rate = 10.0 + (i % 2) as f64;
+            let mut spec = poisson(4, rate);
+            spec.window_ms = Some((i / 2) as f64);
+            let shape = Shape {
+                batches: 4,
+                output: 2,
+                rate: Some(rate),
+                ..SHAPE
+            };
+            cell(i, spec, shape)
+        })
+        .collect();
+    write(&folder, &cells, &[]);
+    let page = page(&folder);
+    assert!(
+        page.matches("<figure").count() < 60,
+        "{}",
+        page.matches("<figure").count()
+    );
+    assert!(page.contains("more pictures of this kind were not drawn"));
 }

@@ -2,7 +2,7 @@
 
 use batchlab::analysis::{Analysis, Context, Ruling, Verdict};
 use batchlab::scheduler::Padding;
-use batchlab::sweep::{Measured, PolicyKind};
+use batchlab::sweep::{LoadSpec, Measured, PolicyKind};
 
 use crate::made::{SHAPE, Shape, cell, cell_of_runs, closed, poisson};
 
@@ -103,11 +103,11 @@ fn the_contrary_is_said_and_so_is_doubt() {
 }
 
 #[test]
-fn the_borders_of_far_less_are_half_the_work_and_the_work() {
-    // Decode of 90 ms at batch 1, so that batch 8 at 4 times takes 360 + 10 ms.
+fn the_borders_of_far_less_are_half_the_growth_of_the_work_and_the_work() {
+    // Decode of 90 ms at batch 1; eight times the work grows by 7, half of it is 4.5 times 90 ms.
     let at = |ms: f64| ruling(&ladder([100.0, 110.0, ms], 0.0), "far less than B times");
-    assert_eq!(at(370.0), Ruling::Holds);
-    assert_eq!(at(372.0), Ruling::CannotTell);
+    assert_eq!(at(415.0), Ruling::Holds);
+    assert_eq!(at(416.0), Ruling::CannotTell);
     assert_eq!(at(729.0), Ruling::CannotTell);
     assert_eq!(at(731.0), Ruling::DoesNotHold);
 }
@@ -293,27 +293,76 @@ fn padding_and_idle_rows_cost_what_they_cost() {
     ];
     assert_eq!(ruling(&nothing_padded, "padding costs"), Ruling::CannotTell);
 
-    let mixed = |output_len: &str, output, idle_share| {
+    let mixed = |output_len: &str, output, idle_share, service_ms| {
         let mut spec = closed(4);
         spec.output_len = output_len.into();
         let shape = Shape {
             rows: 4,
             output,
             idle_share,
+            service_ms,
             ..SHAPE
         };
         cell(0, spec, shape)
     };
-    let cells = [mixed("8-64", 6, 0.5), mixed("36", 10, 0.0)];
+    let cells = [
+        mixed("8-64", 6, 0.5, 150.0),
+        mixed("6", 6, 0.0, 100.0),
+        mixed("512", 60, 0.0, 100.0),
+    ];
     let v = verdict(&cells, "idles until the slowest");
     assert_eq!(v.ruling, Ruling::Holds);
-    // 10 of 20 row-steps; half of 90 ms of decoding, shared by 4 requests.
+    // 10 of 20 row-steps; half of 140 ms of decoding, shared by 4 requests.
     assert!(
         v.numbers
-            .contains("50.00 % of the row-steps are idle, 11.25 ms"),
+            .contains("50.00 % of the row-steps are idle, 17.50 ms"),
         "{}",
         v.numbers
     );
+    assert!(v.numbers.ends_with("at output 6"), "{}", v.numbers);
+    // Another mean length is no twin, and neither is a cell that idles itself.
+    let cells = [
+        mixed("8-64", 6, 0.5, 150.0),
+        mixed("512", 60, 0.0, 100.0),
+        mixed("1-9", 6, 0.2, 90.0),
+    ];
+    assert_eq!(
+        ruling(&cells, "idles until the slowest"),
+        Ruling::CannotTell
+    );
+}
+
+#[test]
+fn a_number_of_clients_that_was_given_for_all_sizes_keeps_them_together() {
+    let at = |(index, rows): (usize, usize)| {
+        let mut spec = closed(rows);
+        spec.load = LoadSpec::Closed { concurrency: 8 };
+        let shape = Shape {
+            rows,
+            service_ms: 100.0 + rows as f64,
+            pages_used: 10 * rows,
+            ..SHAPE
+        };
+        cell(index, spec, shape)
+    };
+    let cells: Vec<Measured> = [1, 4, 8].into_iter().enumerate().map(at).collect();
+    assert_eq!(
+        ruling(&cells, "batch 8 has the highest throughput"),
+        Ruling::Holds
+    );
+}
+
+#[test]
+fn a_size_that_completed_nothing_leaves_its_claims_open() {
+    let mut cells = ladder([100.0, 110.0, 130.0], 1.0);
+    let failed = Shape {
+        failed: 20,
+        ..SHAPE
+    };
+    cells[0] = cell(0, closed(1), failed);
+    let v = verdict(&cells, "batch 1 has the lowest latency");
+    assert_eq!(v.ruling, Ruling::CannotTell);
+    assert!(v.why.contains("no completed request"), "{}", v.why);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the batch size does to latency, throughput, memory and the GPU (day2 §1.3, §2, §4, §5.3).
 
-use super::{NO_INTERVAL, NO_LADDER, Ruling, Verdict, untested};
+use super::{INCOMPLETE, NO_INTERVAL, NO_LADDER, Ruling, Verdict, untested};
 use crate::analysis::estimate::{Estimate, LATENCY, Order, Quantity, THROUGHPUT};
 use crate::analysis::scaling::ScalingPoint;
 use crate::number::short;
@@ -12,12 +12,12 @@ pub(super) fn swallows(scaling: &[ScalingPoint]) -> Verdict {
         "B times the work takes far less than B times as long",
     );
     let Some(last) = scaling.last() else {
-        return untested(section, claim, NO_LADDER);
+        return untested(section, claim, INCOMPLETE);
     };
     let (work, slower) = (last.work, last.decode_ratio.max(last.prefill_ratio));
-    // "Far less", in numbers: at most half.
+    // "Far less", in numbers: at most half of what the work grows by.
     let ruling = match slower {
-        r if r <= work / 2.0 => Ruling::Holds,
+        r if r - 1.0 <= (work - 1.0) / 2.0 => Ruling::Holds,
         r if r >= work => Ruling::DoesNotHold,
         _ => Ruling::CannotTell,
     };
@@ -56,7 +56,7 @@ pub(super) fn trades_off(ladder: &[&Measured]) -> Verdict {
         ))
     };
     let (Some((t0, t1)), Some((l0, l1))) = (both(THROUGHPUT), both(LATENCY)) else {
-        return untested(section, claim, NO_LADDER);
+        return untested(section, claim, INCOMPLETE);
     };
     let (throughput, latency) = (t1.against(&t0), l1.against(&l0));
     let (ruling, why) = match (throughput, latency) {
@@ -78,16 +78,19 @@ pub(super) fn trades_off(ladder: &[&Measured]) -> Verdict {
     }
 }
 
-pub(super) fn kv_grows_linearly(kv_bytes: &[(usize, f64)]) -> Verdict {
+pub(super) fn kv_grows_linearly(ladder: &[&Measured], kv_bytes: &[(&Measured, f64)]) -> Verdict {
     let (section, claim) = (
         "§4.1, §6",
         "KV-cache memory grows linearly with the batch size",
     );
-    let Some(&(first, bytes)) = kv_bytes
-        .first()
-        .filter(|(_, b)| *b > 0.0 && kv_bytes.len() > 1)
-    else {
+    if ladder.len() < 2 {
         return untested(section, claim, NO_LADDER);
+    }
+    let sized = |(cell, bytes): &(&Measured, f64)| (cell.result.cell.batch_size, *bytes);
+    let kv_bytes: Vec<(usize, f64)> = kv_bytes.iter().map(sized).collect();
+    let known = kv_bytes.len() == ladder.len() && kv_bytes.iter().all(|(_, b)| *b > 0.0);
+    let Some(&(first, bytes)) = kv_bytes.first().filter(|_| known) else {
+        return untested(section, claim, INCOMPLETE);
     };
     let ratio = |&(rows, b): &(usize, f64)| b / bytes / (rows as f64 / first as f64);
     let ratios = kv_bytes.iter().map(ratio);
@@ -121,6 +124,7 @@ pub(super) fn smallest_is_fastest(ladder: &[&Measured]) -> Verdict {
         at: values.first().copied(),
         others: values.get(1..).unwrap_or_default(),
         expected: Order::Above,
+        missing: missing(ladder.len()),
     }
     .verdict()
 }
@@ -138,6 +142,7 @@ pub(super) fn largest_has_most_throughput(ladder: &[&Measured]) -> Verdict {
         at,
         others,
         expected: Order::Below,
+        missing: missing(ladder.len()),
     }
     .verdict()
 }
@@ -162,13 +167,23 @@ pub(super) fn largest_uses_the_gpu_most(utilization: &[(usize, Option<Estimate>)
         at,
         others,
         expected: Order::Below,
+        missing: missing(utilization.len()),
     }
     .verdict()
 }
 
+fn missing(sizes: usize) -> &'static str {
+    match sizes {
+        0 | 1 => NO_LADDER,
+        _ => INCOMPLETE,
+    }
+}
+
+/// Of every cell of the ladder, or of none.
 fn estimates(ladder: &[&Measured], quantity: Quantity<'_>) -> Vec<(usize, Estimate)> {
     let of = |c: &&Measured| Some((c.result.cell.batch_size, Estimate::of(c, quantity)?));
-    ladder.iter().filter_map(of).collect()
+    let all: Option<Vec<_>> = ladder.iter().map(of).collect();
+    all.unwrap_or_default()
 }
 
 /// The claim that one batch size is beyond all others.
@@ -180,12 +195,14 @@ struct Extreme<'a> {
     others: &'a [(usize, Estimate)],
     /// Where every other one is expected to lie.
     expected: Order,
+    /// What is missing where there is nothing to compare.
+    missing: &'static str,
 }
 
 impl Extreme<'_> {
     fn verdict(self) -> Verdict {
         let Some((size, value)) = self.at.filter(|_| !self.others.is_empty()) else {
-            return untested(self.section, self.claim, NO_LADDER);
+            return untested(self.section, self.claim, self.missing);
         };
         let orders = self
             .others

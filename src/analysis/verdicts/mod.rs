@@ -46,8 +46,8 @@ pub struct Evidence<'a> {
     /// Cells that differ in the batch size alone, ascending; empty without two sizes.
     pub ladder: &'a [&'a Measured],
     pub scaling: &'a [ScalingPoint],
-    /// Peak of the KV cache for each cell of the ladder, in bytes.
-    pub kv_bytes: &'a [(usize, f64)],
+    /// Peak of the KV cache for each cell of the ladder that knows it, in bytes.
+    pub kv_bytes: &'a [(&'a Measured, f64)],
     /// Utilisation of each cell of the ladder; none where no GPU was watched.
     pub gpu_utilization: &'a [(usize, Option<Estimate>)],
 }
@@ -60,7 +60,7 @@ pub fn verdicts(evidence: &Evidence<'_>) -> Vec<Verdict> {
         waiting::static_explodes(evidence.cells),
         waiting::window_balances(evidence.cells),
         waste::padding_costs_something(evidence.cells),
-        batch_size::kv_grows_linearly(evidence.kv_bytes),
+        batch_size::kv_grows_linearly(evidence.ladder, evidence.kv_bytes),
         waste::idle_rows_cost(evidence.cells),
         batch_size::smallest_is_fastest(evidence.ladder),
         batch_size::largest_has_most_throughput(evidence.ladder),
@@ -80,5 +80,6 @@ fn untested(section: &'static str, claim: impl Into<String>, missing: &str) -> V
 }
 
 const NO_LADDER: &str = "the sweep has no two batch sizes that differ in nothing else";
+const INCOMPLETE: &str = "a batch size has no completed request, or ran no full batch";
 const NO_INTERVAL: &str =
     "an interval is missing or holds zero: repeat with --num-runs 5, or with more --num-prompts";

@@ -29,19 +29,14 @@ pub(super) fn static_explodes(cells: &[Measured]) -> Verdict {
             "no static cell stands beside a dynamic one under the same arrivals; run --experiment few-requests",
         );
     };
-    let latency = |policy| {
-        let of_policy = line.iter().filter(move |c| c.result.cell.policy == policy);
-        of_policy.filter_map(|c| Estimate::of(c, LATENCY))
+    let latency = |policy| -> Option<Vec<Estimate>> {
+        let of_policy = line.iter().filter(|c| c.result.cell.policy == policy);
+        of_policy.map(|c| Estimate::of(c, LATENCY)).collect()
     };
-    let (Some(fixed), dynamic) = (
-        latency(PolicyKind::Static).next(),
-        latency(PolicyKind::Dynamic).collect::<Vec<_>>(),
-    ) else {
-        return untested(
-            section,
-            claim,
-            "no request of the static cell was completed",
-        );
+    let both = latency(PolicyKind::Static).zip(latency(PolicyKind::Dynamic));
+    let Some((fixed, dynamic)) = both.and_then(|(fixed, dynamic)| Some((*fixed.first()?, dynamic)))
+    else {
+        return untested(section, claim, "a cell has no completed request");
     };
     let orders: Vec<Order> = dynamic.iter().map(|d| fixed.against(d)).collect();
     let ruling = if orders.contains(&Order::Below) {

@@ -39,6 +39,7 @@ struct PageSection<'a> {
     title: &'a str,
     intro: &'a str,
     figures: Vec<PageFigure<'a>>,
+    left_out: usize,
 }
 
 #[derive(Serialize)]
@@ -122,7 +123,7 @@ pub fn page(
 }
 
 fn section(section: &Section) -> PageSection<'_> {
-    let figures = section.figures.iter().map(|f| PageFigure {
+    let figures = section.drawn.figures.iter().map(|f| PageFigure {
         name: &f.name,
         caption: &f.caption,
         svg: &f.picture.svg,
@@ -132,6 +133,7 @@ fn section(section: &Section) -> PageSection<'_> {
         title: section.title,
         intro: section.intro,
         figures: figures.collect(),
+        left_out: section.drawn.left_out,
     }
 }
 

@@ -35,7 +35,7 @@ pub fn write_page(
         ))
     };
     std::fs::create_dir_all(&pictures).map_err(unwritable)?;
-    let figures: Vec<_> = sections.iter().flat_map(|s| &s.figures).collect();
+    let figures: Vec<_> = sections.iter().flat_map(|s| &s.drawn.figures).collect();
     figures.par_iter().try_for_each(|figure| {
         let file = |extension| pictures.join(format!("{}.{extension}", figure.name));
         write_atomically(&file("svg"), figure.picture.svg.as_bytes())?;

@@ -1,9 +1,9 @@
 //! Latency and throughput against the batch size, a line for each policy and window (day2 §5.3).
 
-use super::super::figure::{Drawn, Figure, NumberTable};
-use super::{MOST_SERIES, mean_and_half, setting};
+use super::super::figure::{Figure, Figures, NumberTable};
+use super::{MOST_FIGURES, MOST_SERIES, mean_and_half, setting};
 use crate::analysis::{
-    Analysis, Axis as CellAxis, Estimate, LATENCY, Quantity, THROUGHPUT, has_own_clients, lines,
+    Analysis, Axis as CellAxis, Estimate, LATENCY, Premise, Quantity, THROUGHPUT, lines,
 };
 use crate::report::chart::{Axis, Lines, Scale, Series, SeriesPoint};
 use crate::sweep::{CellSpec, LoadSpec, Measured, Reference};
@@ -30,10 +30,11 @@ const WANTED: [Wanted; 2] = [
     },
 ];
 
-pub fn draw(analysis: &Analysis<'_>) -> Drawn {
+pub fn draw(analysis: &Analysis<'_>) -> Result<Figures, super::ChartError> {
     let mut families: Vec<(String, Vec<Vec<&Measured>>)> = Vec::new();
+    let premise = Premise::of(analysis.cells);
     for line in lines(analysis.cells, CellAxis::BatchSize) {
-        let Some(name) = family(&line[0].result.cell) else {
+        let Some(name) = family(&line[0].result.cell, &premise) else {
             continue;
         };
         match families.iter_mut().find(|(n, _)| *n == name) {
@@ -41,19 +42,19 @@ pub fn draw(analysis: &Analysis<'_>) -> Drawn {
             None => families.push((name, vec![line])),
         }
     }
-    let mut figures = Vec::new();
+    let mut wanted = Vec::new();
     for (index, (name, lines)) in families.iter().enumerate() {
-        for wanted in &WANTED {
-            figures.push(figure(index, name, lines, wanted)?);
-        }
+        wanted.extend(WANTED.iter().map(|w| (index, name, lines, w)));
     }
-    Ok(figures)
+    Figures::of(&wanted, MOST_FIGURES, |_, (index, name, lines, wanted)| {
+        figure(*index, name, lines, wanted)
+    })
 }
 
 /// Kind of load and work. None where the offered load is the axis to look along.
-fn family(cell: &CellSpec) -> Option<String> {
+fn family(cell: &CellSpec, premise: &Premise) -> Option<String> {
     let load = match cell.load {
-        LoadSpec::Closed { .. } if has_own_clients(cell) => {
+        LoadSpec::Closed { .. } if premise.holds_for(cell) => {
             "closed loop, as many clients as the batch size".into()
         }
         LoadSpec::Share {

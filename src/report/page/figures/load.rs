@@ -1,25 +1,33 @@
 //! Latency and served requests against the offered load (day2 §2, §3.1).
 
-use super::super::figure::{Drawn, Figure, NumberTable};
-use super::{MOST_SERIES, setting};
+use super::super::figure::{Figure, Figures, NumberTable};
+use super::{MOST_FIGURES, MOST_SERIES, setting};
 use crate::analysis::{Analysis, Axis as CellAxis, Estimate, LATENCY, lines, over_saturated};
 use crate::number::short;
 use crate::report::chart::{Axis, Lines, Reference, Scale, Series, SeriesPoint};
 use crate::sweep::Measured;
 
-pub fn draw(analysis: &Analysis<'_>) -> Drawn {
+pub fn draw(analysis: &Analysis<'_>) -> Result<Figures, super::ChartError> {
     let mut curves = lines(analysis.cells, CellAxis::Load);
     for curve in &mut curves {
         let rate = |c: &&Measured| c.result.request_rate.unwrap_or_default();
         curve.sort_by(|a, b| rate(a).total_cmp(&rate(b)));
     }
-    let mut figures = Vec::new();
-    for (index, curves) in curves.chunks(MOST_SERIES).enumerate() {
-        figures.push(latency(index, curves)?);
-        figures.push(served(index, curves)?);
-    }
-    Ok(figures)
+    let of_work =
+        |a: &Vec<&Measured>, b: &Vec<&Measured>| a[0].result.cell.same_work(&b[0].result.cell);
+    let pictures = curves
+        .chunk_by(of_work)
+        .flat_map(|work| work.chunks(MOST_SERIES));
+    let pictures: Vec<(usize, Draw, &[Vec<&Measured>])> = pictures
+        .enumerate()
+        .flat_map(|(i, curves)| [(i, latency as Draw, curves), (i, served as Draw, curves)])
+        .collect();
+    Figures::of(&pictures, MOST_FIGURES, |_, (index, draw, curves)| {
+        draw(*index, curves)
+    })
 }
+
+type Draw = fn(usize, &[Vec<&Measured>]) -> Result<Figure, super::ChartError>;
 
 fn name(curve: &[&Measured]) -> String {
     let cell = &curve[0].result.cell;

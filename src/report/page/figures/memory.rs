@@ -92,10 +92,9 @@ fn caption(memory: &MemoryInfo) -> String {
 
 fn by_batch(header: &Header, analysis: &Analysis<'_>) -> Result<Figure, super::ChartError> {
     let points: Vec<(usize, f64, Option<f64>)> = analysis
-        .ladder
+        .kv_bytes
         .iter()
-        .zip(&analysis.kv_bytes)
-        .map(|(cell, &(rows, bytes))| (rows, bytes, formula(header, cell)))
+        .map(|&(cell, bytes)| (cell.result.cell.batch_size, bytes, formula(header, cell)))
         .collect();
     let measured = points.iter().map(|&(rows, bytes, _)| SeriesPoint {
         x: rows as f64,
@@ -156,7 +155,10 @@ fn by_batch(header: &Header, analysis: &Analysis<'_>) -> Result<Figure, super::C
 fn formula(header: &Header, cell: &Measured) -> Option<f64> {
     let complete = cell.requests.iter().filter(|r| r.is_complete());
     let (count, tokens) = complete.fold((0usize, 0usize), |(n, sum), r| {
-        (n + 1, sum + r.prompt_tokens + r.output_tokens - 1)
+        (
+            n + 1,
+            sum + r.prompt_tokens + r.output_tokens.saturating_sub(1),
+        )
     });
     let length = (count > 0).then(|| tokens as f64 / count as f64)?;
     Some(cell.result.cell.batch_size as f64 * length * header.kv.kv_bytes_per_token as f64)

@@ -22,6 +22,8 @@ use crate::sweep::{CellSpec, Measured};
 
 pub use kernels::KernelTimes;
 
+/// Pictures of one kind: more make the page slow to open, and are not looked at.
+const MOST_FIGURES: usize = 12;
 /// Lines of one picture: more cannot be told apart.
 const MOST_SERIES: usize = 8;
 /// Cells that get a timeline or GPU panels of their own.
@@ -42,50 +44,55 @@ pub fn sections(
         Section {
             title: "Trade-off: latency against throughput",
             intro: "Every mark is one setting, labelled by its wait window, or by its load where it stands under several. The frontier joins those that no other setting beats in both; the knee is where more throughput begins to cost more latency than it did on average.",
-            figures: tradeoff::draw(analysis).map_err(failed)?,
+            drawn: tradeoff::draw(analysis).map_err(failed)?,
         },
         Section {
             title: "What the batch size does",
             intro: "One line for each policy and window.",
-            figures: batch::draw(analysis).map_err(failed)?,
+            drawn: batch::draw(analysis).map_err(failed)?,
         },
         Section {
             title: "How much more work costs",
             intro: "B times the rows are B times the work. Where the lines stay below the dashed one, the device swallows the rest.",
-            figures: scaling,
+            drawn: scaling.into(),
         },
         Section {
             title: "Where the time goes",
             intro: "Mean latency of a request: waiting in the queue, then prefill and decode, which are service.",
-            figures: waiting::draw(analysis).map_err(failed)?,
+            drawn: waiting::draw(analysis).map_err(failed)?,
         },
         Section {
             title: "From few requests to too many",
             intro: "The same settings under growing loads. Static batching waits for a full batch when requests are few; beyond what a setting can serve, queues grow for as long as the load lasts.",
-            figures: load::draw(analysis).map_err(failed)?,
+            drawn: load::draw(analysis).map_err(failed)?,
         },
         Section {
             title: "Requests over time",
             intro: "The first requests of a run as they were recorded. Idle is a row that has finished and waits for the slowest of its batch.",
-            figures: timeline::draw(&chosen).map_err(failed)?,
+            drawn: timeline::draw(&chosen).map_err(failed)?.into(),
         },
         Section {
             title: "Waste",
             intro: "Padded positions are computed and masked; idle row-steps are computed for rows that had finished.",
-            figures: waste::draw(analysis).map_err(failed)?,
+            drawn: waste::draw(analysis).map_err(failed)?.into(),
         },
         Section {
             title: "Memory and KV cache",
             intro: "Pages in use at the fullest step, beside 2 × batch × layers × KV heads × length × head width × bytes.",
-            figures: memory::draw(&saved.header, analysis).map_err(failed)?,
+            drawn: memory::draw(&saved.header, analysis)
+                .map_err(failed)?
+                .into(),
         },
         Section {
             title: "The GPU over time",
             intro: "NVML's readings while a cell ran. GPU utilisation is the share of time in which any kernel ran; SM, tensor and DRAM activity (GPM, Hopper and newer) say how full the GPU was.",
-            figures: gpu::draw(saved, &chosen)?,
+            drawn: gpu::draw(saved, &chosen)?.into(),
         },
     ];
-    Ok(all.into_iter().filter(|s| !s.figures.is_empty()).collect())
+    Ok(all
+        .into_iter()
+        .filter(|s| !s.drawn.figures.is_empty())
+        .collect())
 }
 
 fn failed(error: ChartError) -> Error {

@@ -1,16 +1,17 @@
 //! Latency against throughput with the frontier and its knee (day2 §2.2).
 
-use super::super::figure::{Drawn, Figure, NumberTable};
-use super::setting;
+use super::super::figure::{Figure, Figures, NumberTable};
+use super::{MOST_FIGURES, setting};
 use crate::analysis::{Analysis, Estimate, LATENCY, Quantity, THROUGHPUT, TradeOff};
 use crate::number::short;
 use crate::report::chart::{Axis, Frontier, Group, Knee, Mark, Scale, Scatter};
 use crate::scheduler::Padding;
 use crate::sweep::{CellSpec, Measured};
 
-pub fn draw(analysis: &Analysis<'_>) -> Drawn {
+pub fn draw(analysis: &Analysis<'_>) -> Result<Figures, super::ChartError> {
     let with_choice = analysis.trade_offs.iter().filter(|t| t.cells.len() > 1);
-    with_choice.enumerate().map(|(i, t)| figure(i, t)).collect()
+    let with_choice: Vec<&TradeOff<'_>> = with_choice.collect();
+    Figures::of(&with_choice, MOST_FIGURES, |i, t| figure(i, t))
 }
 
 fn figure(index: usize, t: &TradeOff<'_>) -> Result<Figure, super::ChartError> {

@@ -1,7 +1,7 @@
 //! Latency split into waiting and service.
 
-use super::super::figure::{Drawn, Figure, NumberTable};
-use super::setting;
+use super::super::figure::{Figure, Figures, NumberTable};
+use super::{MOST_FIGURES, setting};
 use crate::analysis::{Analysis, TradeOff};
 use crate::metrics::Statistics;
 use crate::number::short;
@@ -12,9 +12,8 @@ use crate::sweep::Measured;
 /// Bars of one picture.
 const MOST_BARS: usize = 30;
 
-pub fn draw(analysis: &Analysis<'_>) -> Drawn {
-    let trade_offs = analysis.trade_offs.iter().enumerate();
-    trade_offs.map(|(i, t)| figure(i, t)).collect()
+pub fn draw(analysis: &Analysis<'_>) -> Result<Figures, super::ChartError> {
+    Figures::of(&analysis.trade_offs, MOST_FIGURES, figure)
 }
 
 fn figure(index: usize, t: &TradeOff<'_>) -> Result<Figure, super::ChartError> {
