@@ -47,7 +47,7 @@ pub struct Pick<'a> {
     pub decided_by: Objective,
     /// No larger batch size was measured.
     pub at_largest_batch: bool,
-    /// Requests per second that were sent to it, under an open load, and whether no feasible cell was
+    /// Requests per second that were sent to it, under an open load, and whether no judged cell was
     /// sent more.
     pub sent: Option<(f64, bool)>,
     /// The next best.
@@ -105,7 +105,7 @@ pub fn advise(cells: &[Measured], scenario: Scenario) -> Advice<'_> {
         considered: judged.len(),
         feasible: feasible.len(),
         other_arrivals,
-        pick: pick(&ranked, &scenario, largest_of_several(&of_work)),
+        pick: pick(&ranked, &scenario, &judged, largest_of_several(&of_work)),
         nearest: nearest
             .filter(|_| feasible.is_empty())
             .map(|(_, cell, obstacle)| (cell, obstacle)),
@@ -125,6 +125,7 @@ fn largest_of_several(cells: &[&Measured]) -> Option<usize> {
 fn pick<'a>(
     ranked: &[Candidate<'a>],
     scenario: &Scenario,
+    judged: &[&Measured],
     largest: Option<usize>,
 ) -> Option<Pick<'a>> {
     let best = ranked.first()?;
@@ -146,7 +147,7 @@ fn pick<'a>(
     let chosen = **tied.iter().min_by(|a, b| second(a).total_cmp(&second(b)))?;
     let next = ranked.iter().find(|c| !std::ptr::eq(c.cell, chosen.cell));
     Some(Pick {
-        sent: sent(&chosen, ranked),
+        sent: sent(chosen.cell, judged),
         tied: tied.len(),
         decided_by,
         at_largest_batch: largest == Some(chosen.cell.result.cell.batch_size),
@@ -163,9 +164,9 @@ fn pick<'a>(
     })
 }
 
-fn sent(chosen: &Candidate<'_>, ranked: &[Candidate<'_>]) -> Option<(f64, bool)> {
-    let rate = chosen.cell.result.request_rate?;
-    let rates = ranked.iter().filter_map(|c| c.cell.result.request_rate);
+fn sent(chosen: &Measured, judged: &[&Measured]) -> Option<(f64, bool)> {
+    let rate = chosen.result.request_rate?;
+    let rates = judged.iter().filter_map(|c| c.result.request_rate);
     Some((rate, rates.fold(0.0, f64::max) <= rate))
 }
 
@@ -223,7 +224,7 @@ impl Advice<'_> {
             let rate = short(Some(rate));
             reasons.push(match highest {
                 true => format!(
-                    "{rate} req/s were sent, the highest load that was kept: --experiment saturation finds the limit"
+                    "{rate} req/s were sent, and nobody was sent more: --experiment saturation finds the limit"
                 ),
                 false => format!("{rate} req/s were sent"),
             });

@@ -17,7 +17,7 @@ fn with_ttft(index: usize, rows: usize, ttft_ms: f64) -> Measured {
         queue_ms: ttft_ms - SHAPE.prefill_ms,
         jitter_ms: 0.0,
         batches: 40,
-        rate: Some(1.0),
+        rate: Some(index as f64 + 1.0),
         ..SHAPE
     };
     cell(index, poisson(8, index as f64 + 1.0), shape)
@@ -67,6 +67,12 @@ fn where_nothing_is_feasible_it_says_so_and_names_the_nearest() {
     let cells = [with_ttft(0, 1, 900.0), with_ttft(1, 2, 300.0)];
     let advice = advise(&cells, chat());
     assert!(advice.pick.is_none());
+    let only = advise(&cells[1..], Scenario::own(vec![], Objective::Goodput));
+    assert!(
+        only.reasons()
+            .iter()
+            .any(|r| r.starts_with("2.00 req/s were sent, and nobody"))
+    );
     let reason = advice.reasons().join("; ");
     assert!(
         reason.starts_with("no feasible configuration: none of 2 cells keeps"),
