@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use batchlab::analysis::{Analysis, Context};
-use batchlab::report::{Report, ResultsFolder, SavedSweep, write_page};
+use batchlab::report::{Report, ResultsFolder, SavedSweep, tables, write_page};
 use batchlab::sweep::{CellResult, Measured};
 use batchlab::telemetry::{GpuReading, GpuSample};
 use tempfile::tempdir;
@@ -271,4 +271,13 @@ fn thousands_of_curves_stay_a_few_pictures() {
         page.matches("<figure").count()
     );
     assert!(page.contains("more pictures of this kind were not drawn"));
+}
+
+/// What people read on the terminal, to the letter.
+#[test]
+fn the_tables_of_a_small_sweep() {
+    let results: Vec<CellResult> = ladder().into_iter().map(|c| c.result).collect();
+    let text = tables(&results);
+    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    assert_eq!(lines.join("\n"), include_str!("tables.txt").trim_end());
 }
