@@ -4,6 +4,9 @@ use batchlab::Error;
 use batchlab::model::Model;
 use batchlab::runner::{self, DeviceChoice, Dtype, KvBudget, Limits, Runner, RunnerOptions};
 
+/// Of a GPU's free memory.
+const USUAL_SHARE: f64 = 0.9;
+
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Model and device")]
 pub struct ModelArgs {
@@ -21,7 +24,7 @@ pub struct ModelArgs {
     #[arg(long, default_value = "32", value_name = "N", value_parser = block_size)]
     pub kv_block_size: usize,
     /// Share of the GPU's free memory that the model and the KV cache may take
-    #[arg(long, default_value = "0.9", value_name = "SHARE", value_parser = share)]
+    #[arg(long, default_value_t = USUAL_SHARE, value_name = "SHARE", value_parser = share)]
     pub gpu_memory_utilization: f64,
 }
 
@@ -71,6 +74,10 @@ impl EngineArgs {
         options.extend(["--kv-block-size".into(), page]);
         if let Some(bytes) = self.kv_cache_memory {
             options.extend(["--kv-cache-memory".into(), bytes.to_string()]);
+        }
+        let share = self.model.gpu_memory_utilization;
+        if share != USUAL_SHARE {
+            options.extend(["--gpu-memory-utilization".into(), share.to_string()]);
         }
         options
     }

@@ -2,6 +2,7 @@
 
 use resvg::usvg::roxmltree::{Document, Node};
 
+use super::theme::{Color, hex};
 use super::{Picture, font};
 
 /// Names that a data folder could hold.
@@ -112,4 +113,15 @@ fn corners(node: &Node) -> Vec<(f64, f64)> {
         "svg" | "g" => vec![],
         other => panic!("unexpected element {other}"),
     }
+}
+
+/// Widths of the blocks of one colour, without the legend's, which comes first.
+pub fn widths(picture: &Picture, color: Color) -> Vec<f64> {
+    let document = Document::parse(&picture.svg).unwrap_or_else(|e| panic!("{e}"));
+    let color = hex(color);
+    let blocks = document
+        .descendants()
+        .filter(|n| n.attribute("fill") == Some(&color));
+    let widths = blocks.skip(1).filter_map(|n| n.attribute("width"));
+    widths.filter_map(|w| w.parse().ok()).collect()
 }

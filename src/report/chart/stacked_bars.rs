@@ -117,8 +117,8 @@ impl StackedBars {
 
 #[cfg(test)]
 mod tests {
-    use super::super::checks::{HARD_LABELS, HARD_NUMBERS, check};
-    use super::super::theme::{self, Phase};
+    use super::super::checks::{HARD_LABELS, HARD_NUMBERS, check, widths};
+    use super::super::theme::Phase;
     use super::*;
 
     fn bars(bars: Vec<Bar>) -> StackedBars {
@@ -155,18 +155,7 @@ mod tests {
         ] {
             assert!(texts.iter().any(|t| t == text), "{text}: {texts:?}");
         }
-        let document = resvg::usvg::roxmltree::Document::parse(&picture.svg).unwrap();
-        let widths = |phase: Phase| {
-            let color = theme::hex(phase.color());
-            let blocks = document
-                .descendants()
-                .filter(|n| n.attribute("fill") == Some(&color));
-            // The first is that of the legend.
-            let widths = blocks.skip(1).filter_map(|n| n.attribute("width"));
-            widths
-                .filter_map(|w| w.parse::<f64>().ok())
-                .collect::<Vec<_>>()
-        };
+        let widths = |phase: Phase| widths(&picture, phase.color());
         let (waiting, decode) = (widths(Phase::Waiting), widths(Phase::Decode));
         assert_eq!((waiting.len(), decode.len()), (2, 1));
         assert!((decode[0] / waiting[0] - 7.0).abs() < 0.05);

@@ -215,8 +215,7 @@ fn coarse(blocks: &[Block], area: Area, columns: usize) -> Vec<Block> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::checks::{HARD_LABELS, HARD_NUMBERS, check};
-    use super::super::theme;
+    use super::super::checks::{HARD_LABELS, HARD_NUMBERS, check, widths};
     use super::*;
 
     fn segment(start_ms: f64, end_ms: f64, phase: Phase) -> Segment {
@@ -266,17 +265,7 @@ mod tests {
         for text in names {
             assert!(texts.iter().any(|t| t == text), "{text}: {texts:?}");
         }
-        let document = resvg::usvg::roxmltree::Document::parse(&picture.svg).unwrap();
-        let widths = |phase: Phase| {
-            let color = theme::hex(phase.color());
-            let blocks = document
-                .descendants()
-                .filter(|n| n.attribute("fill") == Some(&color));
-            let widths = blocks.skip(1).filter_map(|n| n.attribute("width"));
-            widths
-                .filter_map(|w| w.parse::<f64>().ok())
-                .collect::<Vec<_>>()
-        };
+        let widths = |phase: Phase| widths(&picture, phase.color());
         assert_eq!(widths(Phase::Decode).len(), 1);
         assert!((widths(Phase::Decode)[0] / widths(Phase::Waiting)[0] - 6.0).abs() < 0.05);
     }

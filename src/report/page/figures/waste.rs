@@ -6,9 +6,6 @@ use crate::number::short;
 use crate::report::chart::theme::{PALETTE, WASTE};
 use crate::report::chart::{Bar, Part, StackedBars};
 
-/// Bars of one picture.
-const MOST_BARS: usize = 30;
-
 pub fn draw(analysis: &Analysis<'_>) -> Drawn {
     let mut figures = Vec::new();
     if !analysis.padding.is_empty() {
@@ -29,7 +26,7 @@ fn parts(useful: &str, wasted: &str) -> Vec<Part> {
 }
 
 fn padding(costs: &[PaddingCost<'_>]) -> Result<Figure, super::ChartError> {
-    let bars = costs.iter().take(MOST_BARS / 2).flat_map(|cost| {
+    let bars = costs.iter().flat_map(|cost| {
         [cost.padded, cost.ragged].map(|c| {
             let runs = || c.result.runs.iter().map(|r| &r.summary);
             let sum =
@@ -87,7 +84,7 @@ fn idle(costs: &[IdleCost<'_>]) -> Result<Figure, super::ChartError> {
         let cell = &c.cell.result.cell;
         format!("batch {} output {}", cell.batch_size, cell.output_len)
     };
-    let bars = costs.iter().take(MOST_BARS).map(|c| Bar {
+    let bars = costs.iter().map(|c| Bar {
         label: label(c),
         values: vec![100.0 - c.percent(), c.percent()],
     });
