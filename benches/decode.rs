@@ -168,6 +168,7 @@ fn step_plan(fresh: &[Vec<u32>], kv_len: usize, pages_per_row: u32, index: u32) 
                 kv_len,
                 pages: (b * pages_per_row..(b + 1) * pages_per_row).collect(),
                 sampling: Sampling::GREEDY,
+                penalised: Vec::new(),
                 sample_index: index,
             })
             .collect(),

@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-enum Activation { GELU_TANH = 0, GELU_ERF = 1, RELU = 2, IDENTITY = 3 };
+enum Activation { GELU_TANH = 0, GELU_ERF = 1, RELU = 2, SILU = 3, IDENTITY = 4 };
 
 // GELU's tanh form (Hendrycks & Gimpel 2016). ½·(1 + tanh u) is 1 / (1 + e^(−2u)), which needs one
 // exponential and has no cancellation for negative u.
@@ -19,6 +19,7 @@ __device__ inline float activate(int activation, float x) {
         case GELU_TANH: return gelu_tanh(x);
         case GELU_ERF: return gelu_erf(x);
         case RELU: return fmaxf(x, 0.0f);
+        case SILU: return x / (1.0f + expf(-x));
         default: return x;
     }
 }

@@ -21,6 +21,8 @@ pub struct RowPlan {
     pub pages: Vec<u32>,
     /// How the token after the row's last query is chosen.
     pub sampling: Sampling,
+    /// The tokens that `sampling.repetition_penalty` applies to, each once; empty without a penalty.
+    pub penalised: Vec<u32>,
     /// Counter of the sampling generator: tokens this request has generated so far.
     pub sample_index: u32,
 }
@@ -89,6 +91,7 @@ mod tests {
                 kv_len,
                 pages: Vec::new(),
                 sampling: Sampling::GREEDY,
+                penalised: Vec::new(),
                 sample_index: 0,
             };
             let queries = kv_len - query_len..kv_len;

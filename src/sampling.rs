@@ -15,6 +15,9 @@ pub struct Sampling {
     /// Keep the smallest set of most probable tokens whose probability reaches p (ties with the
     /// last are kept); 1 = all. Applied after `top_k`, on its renormalised probabilities.
     pub top_p: f32,
+    /// Logits of tokens that the row has seen are divided by it where positive and multiplied where
+    /// negative, before everything else (Keskar et al. 2019); 1 = none.
+    pub repetition_penalty: f32,
     pub seed: u64,
 }
 
@@ -23,6 +26,7 @@ impl Sampling {
         temperature: 0.0,
         top_k: 0,
         top_p: 1.0,
+        repetition_penalty: 1.0,
         seed: 0,
     };
 
@@ -62,6 +66,17 @@ pub fn gumbel(seed: u64, sample_index: u32, token: u32) -> f32 {
         [seed as u32, (seed >> 32) as u32],
     );
     -(-unit_interval(words[0]).ln()).ln()
+}
+
+/// Applies `penalty` to the logits of `tokens`, each named once. `logits` is `[V]`.
+pub fn penalise(logits: &mut [f32], tokens: &[u32], penalty: f32) {
+    for &token in tokens {
+        let logit = &mut logits[token as usize];
+        *logit = match *logit > 0.0 {
+            true => *logit / penalty,
+            false => *logit * penalty,
+        };
+    }
 }
 
 /// Index of the largest value, the lowest index on ties; NaN never wins. 0 for an empty slice.
@@ -141,8 +156,8 @@ mod tests {
         let s = Sampling {
             temperature: 0.7,
             top_k: 3,
-            top_p: 1.0,
             seed: 7,
+            ..Sampling::GREEDY
         };
         let draws = 40_000;
         let mut counts = [0u32; 5];
@@ -163,9 +178,8 @@ mod tests {
         let logits = [0.5f32.ln(), 0.3f32.ln(), 0.15f32.ln(), 0.05f32.ln()];
         let s = |top_p| Sampling {
             temperature: 1.0,
-            top_k: 0,
             top_p,
-            seed: 0,
+            ..Sampling::GREEDY
         };
         assert_eq!(keep_threshold(&logits, &s(0.4)), logits[0]);
         assert_eq!(keep_threshold(&logits, &s(0.7)), logits[1]);
@@ -179,7 +193,7 @@ mod tests {
             temperature: 1.0,
             top_k,
             top_p,
-            seed: 0,
+            ..Sampling::GREEDY
         };
         let kept = |s| {
             let threshold = keep_threshold(&logits, &s);
@@ -189,6 +203,13 @@ mod tests {
         // Of the three kept ones the first has e/(e + 2) = 0.58 of the probability.
         assert_eq!(kept(s(2, 0.57)), 1);
         assert_eq!(kept(s(2, 0.59)), 3);
+    }
+
+    #[test]
+    fn a_penalty_lowers_logits_of_either_sign() {
+        let mut logits = [2.0, -2.0, 0.0, 8.0];
+        penalise(&mut logits, &[0, 1, 2], 4.0);
+        assert_eq!(logits, [0.5, -8.0, 0.0, 8.0]);
     }
 
     #[test]

@@ -284,6 +284,7 @@ impl Scheduler {
                 kv_len: sequence.kv_len,
                 pages: sequence.lease.pages().to_vec(),
                 sampling: sequence.request.sampling,
+                penalised: Vec::new(),
                 sample_index: sequence.output.len() as u32,
             };
             shape.kv_positions += row.kv_len - row.kv_start;

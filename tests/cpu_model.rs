@@ -91,6 +91,7 @@ fn step(runner: &mut dyn Runner, rows: &mut [&mut Row], chunk: usize) {
             kv_len: row.kv_len,
             pages: row.pages.clone(),
             sampling: Sampling::GREEDY,
+            penalised: Vec::new(),
             sample_index: 0,
         });
     }
@@ -344,6 +345,7 @@ fn a_plan_out_of_bounds_is_an_error() {
             kv_len: 1,
             pages: vec![0],
             sampling: Sampling::GREEDY,
+            penalised: Vec::new(),
             sample_index: 0,
         }],
     };

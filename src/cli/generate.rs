@@ -68,6 +68,7 @@ impl From<&SamplingArgs> for Sampling {
             temperature: args.temperature,
             top_k: args.top_k,
             top_p: args.top_p,
+            repetition_penalty: 1.0,
             seed: args.seed,
         }
     }

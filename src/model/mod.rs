@@ -6,6 +6,7 @@ mod error;
 mod hub;
 mod llama;
 mod params;
+mod rope;
 mod safetensors_file;
 mod shape;
 mod source;
@@ -15,8 +16,9 @@ mod weights;
 
 pub use error::ModelError;
 pub use params::{Param, ParamData, seeded_unit};
+pub use rope::{Rope, RopeScaling};
 pub use shape::ModelShape;
-pub use spec::{Activation, ModelSpec};
+pub use spec::{Activation, ModelSpec, NormKind, Positions};
 pub use tokenizer::{TextStream, Tokenizer};
 
 use weights::Checkpoint;

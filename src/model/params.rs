@@ -3,12 +3,16 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::ModelSpec;
+use super::{ModelSpec, NormKind, Positions};
 
 /// A parameter by role. Matrices are `[in, out]` row-major, so that `y = x · W`.
+///
+/// What an operation takes in pairs lies in neighbouring columns: with rotary positions, columns 2i and
+/// 2i + 1 of a query or key head are dimensions i and i + D/2 of HF's; with a gated MLP, columns 2j and
+/// 2j + 1 are feature j of gate and up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Param {
-    /// `[V, C]`; also the output head, which is tied to it.
+    /// `[V, C]`; also the output head where it is tied to it.
     TokenEmbedding,
     /// `[S, C]`
     PositionEmbedding,
@@ -28,9 +32,9 @@ pub enum Param {
     MlpNormWeight(usize),
     /// `[C]`
     MlpNormBias(usize),
-    /// `[C, F]`
+    /// `[C, F]`, or `[C, 2·F]` with the gate.
     MlpUpWeight(usize),
-    /// `[F]`
+    /// `[F]`, or `[2·F]` with the gate.
     MlpUpBias(usize),
     /// `[F, C]`
     MlpDownWeight(usize),
@@ -40,6 +44,8 @@ pub enum Param {
     FinalNormWeight,
     /// `[C]`
     FinalNormBias,
+    /// `[V, C]`, an output head of its own.
+    Head,
 }
 
 impl Param {
@@ -49,20 +55,51 @@ impl Param {
         [Self::TokenEmbedding, Self::PositionEmbedding]
             .into_iter()
             .chain(layers)
-            .chain([Self::FinalNormWeight, Self::FinalNormBias])
+            .chain([Self::FinalNormWeight, Self::FinalNormBias, Self::Head])
+            .filter(|param| param.is_of(spec))
+    }
+
+    /// Whether a model of this spec has it.
+    pub fn is_of(self, spec: &ModelSpec) -> bool {
+        match self {
+            Self::PositionEmbedding => spec.positions == Positions::Learned,
+            Self::AttnNormBias(_) | Self::MlpNormBias(_) | Self::FinalNormBias => {
+                spec.norm == NormKind::LayerNorm
+            }
+            Self::QkvBias(_) => spec.qkv_bias,
+            Self::AttnOutBias(_) => spec.attn_out_bias,
+            Self::MlpUpBias(_) | Self::MlpDownBias(_) => spec.mlp_bias,
+            Self::Head => !spec.tied_head,
+            Self::TokenEmbedding
+            | Self::AttnNormWeight(_)
+            | Self::QkvWeight(_)
+            | Self::AttnOutWeight(_)
+            | Self::MlpNormWeight(_)
+            | Self::MlpUpWeight(_)
+            | Self::MlpDownWeight(_)
+            | Self::FinalNormWeight => true,
+        }
+    }
+
+    /// The output head.
+    pub fn head(spec: &ModelSpec) -> Self {
+        match spec.tied_head {
+            true => Self::TokenEmbedding,
+            false => Self::Head,
+        }
     }
 
     /// Row-major shape, as stored.
     pub fn shape(self, spec: &ModelSpec) -> Vec<usize> {
         let attention = spec.heads * spec.head_dim;
         match self {
-            Self::TokenEmbedding => vec![spec.vocab, spec.channels],
+            Self::TokenEmbedding | Self::Head => vec![spec.vocab, spec.channels],
             Self::PositionEmbedding => vec![spec.max_positions, spec.channels],
             Self::QkvWeight(_) => vec![spec.channels, spec.qkv_width()],
             Self::QkvBias(_) => vec![spec.qkv_width()],
             Self::AttnOutWeight(_) => vec![attention, spec.channels],
-            Self::MlpUpWeight(_) => vec![spec.channels, spec.mlp_width],
-            Self::MlpUpBias(_) => vec![spec.mlp_width],
+            Self::MlpUpWeight(_) => vec![spec.channels, spec.mlp_up_width()],
+            Self::MlpUpBias(_) => vec![spec.mlp_up_width()],
             Self::MlpDownWeight(_) => vec![spec.mlp_width, spec.channels],
             Self::AttnNormWeight(_)
             | Self::AttnNormBias(_)
@@ -88,6 +125,7 @@ impl Param {
             Self::PositionEmbedding => 1,
             Self::FinalNormWeight => 2,
             Self::FinalNormBias => 3,
+            Self::Head => 4,
             Self::AttnNormWeight(l) => in_layer(l, 0),
             Self::AttnNormBias(l) => in_layer(l, 1),
             Self::QkvWeight(l) => in_layer(l, 2),
@@ -110,6 +148,7 @@ impl Param {
             Self::PositionEmbedding => "wpe.weight".into(),
             Self::FinalNormWeight => "ln_f.weight".into(),
             Self::FinalNormBias => "ln_f.bias".into(),
+            Self::Head => "lm_head.weight".into(),
             Self::AttnNormWeight(l) => format!("h.{l}.ln_1.weight"),
             Self::AttnNormBias(l) => format!("h.{l}.ln_1.bias"),
             Self::QkvWeight(l) => format!("h.{l}.attn.c_attn.weight"),
@@ -133,6 +172,7 @@ impl Param {
             Self::AttnNormWeight(_) | Self::MlpNormWeight(_) | Self::FinalNormWeight => (1.0, 0.0),
             Self::TokenEmbedding
             | Self::PositionEmbedding
+            | Self::Head
             | Self::QkvWeight(_)
             | Self::AttnOutWeight(_)
             | Self::MlpUpWeight(_)

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::ModelError;
 use super::config::{Config, most};
+use super::{ModelError, Rope};
 use crate::kv::KvLayout;
 
 /// The MLP's activation function.
@@ -14,6 +14,8 @@ pub enum Activation {
     /// GELU by the error function, HF's `gelu`.
     GeluErf,
     Relu,
+    /// x · sigmoid(x), also called swish (Elfwing et al. 2017).
+    Silu,
 }
 
 impl Activation {
@@ -25,12 +27,31 @@ impl Activation {
             }
             Self::GeluErf => 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)),
             Self::Relu => x.max(0.0),
+            Self::Silu => x / (1.0 + (-x).exp()),
         }
     }
 }
 
 fn erf(x: f32) -> f32 {
     statrs::function::erf::erf(f64::from(x)) as f32
+}
+
+/// How the input of a block is normalised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormKind {
+    /// Mean and deviation, weight and bias (Ba et al. 2016).
+    LayerNorm,
+    /// Root mean square and weight (Zhang & Sennrich 2019).
+    RmsNorm,
+}
+
+/// How the model knows a token's position.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Positions {
+    /// An embedding for each, added to the token's.
+    Learned,
+    /// Queries and keys are turned by an angle that grows with the position.
+    Rotary(Rope),
 }
 
 /// Everything a forward pass must know about a model besides its parameters.
@@ -47,14 +68,24 @@ pub struct ModelSpec {
     pub kv_heads: usize,
     /// D, the width of a head.
     pub head_dim: usize,
-    /// F, the inner width of the MLP.
+    /// F, the inner width of the MLP: what its down projection reads.
     pub mlp_width: usize,
     /// V, tokens the head scores.
     pub vocab: usize,
     /// Positions the model was built for: the longest context.
     pub max_positions: usize,
+    pub positions: Positions,
+    pub norm: NormKind,
     pub norm_eps: f32,
     pub activation: Activation,
+    /// The MLP is activation(gate) · up instead of activation(up) (Shazeer 2020).
+    pub gated_mlp: bool,
+    pub qkv_bias: bool,
+    /// Of the attention's output projection.
+    pub attn_out_bias: bool,
+    pub mlp_bias: bool,
+    /// The head is the token embedding.
+    pub tied_head: bool,
     /// Tokens that end a sequence.
     pub eos_tokens: Vec<u32>,
 }
@@ -63,6 +94,14 @@ impl ModelSpec {
     /// Width of the fused QKV projection, (Hq + 2·Hkv)·D.
     pub fn qkv_width(&self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
+    /// Width of the MLP's first product: F, or 2·F with the gate.
+    pub fn mlp_up_width(&self) -> usize {
+        match self.gated_mlp {
+            true => 2 * self.mlp_width,
+            false => self.mlp_width,
+        }
     }
 
     /// How a runner lays out the KV slab, in pages of `page_size` positions.
@@ -88,8 +127,15 @@ impl ModelSpec {
             mlp_width: 4 * channels,
             vocab: 50257,
             max_positions: 1024,
+            positions: Positions::Learned,
+            norm: NormKind::LayerNorm,
             norm_eps: 1e-5,
             activation: Activation::GeluTanh,
+            gated_mlp: false,
+            qkv_bias: true,
+            attn_out_bias: true,
+            mlp_bias: true,
+            tied_head: true,
             eos_tokens: vec![50256],
         }
     }
@@ -132,8 +178,15 @@ impl ModelSpec {
             },
             vocab,
             max_positions: config.size("n_positions", most::POSITIONS)?,
+            positions: Positions::Learned,
+            norm: NormKind::LayerNorm,
             norm_eps: config.norm_eps()?,
             activation: config.activation()?,
+            gated_mlp: false,
+            qkv_bias: true,
+            attn_out_bias: true,
+            mlp_bias: true,
+            tied_head: true,
             eos_tokens: config.eos_tokens(vocab)?,
         })
     }

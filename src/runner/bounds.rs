@@ -66,7 +66,16 @@ impl Bounds {
         if let Some(page) = pages.iter().find(|&&page| page as usize >= self.kv_pages) {
             return Err(format!("KV page {page} of {}", self.kv_pages));
         }
+        if let Some(id) = row.penalised.iter().find(|&&id| id as usize >= self.vocab) {
+            return Err(format!(
+                "penalised token id {id}, vocabulary {}",
+                self.vocab
+            ));
+        }
         let s = &row.sampling;
+        if !(s.repetition_penalty.is_finite() && s.repetition_penalty > 0.0) {
+            return Err(format!("repetition penalty {} (> 0)", s.repetition_penalty));
+        }
         if !(s.temperature.is_finite() && s.temperature >= 0.0 && s.top_p > 0.0 && s.top_p <= 1.0) {
             return Err(format!(
                 "temperature {} (≥ 0) and top-p {} (in (0, 1])",
@@ -112,6 +121,7 @@ mod tests {
             kv_len,
             pages: pages.to_vec(),
             sampling: Sampling::GREEDY,
+            penalised: Vec::new(),
             sample_index: 0,
         };
         StepPlan {
@@ -129,7 +139,7 @@ mod tests {
     #[test]
     fn each_number_out_of_bounds_is_refused_and_named() {
         type Spoil = fn(&mut StepPlan);
-        let cases: [(&str, Spoil); 14] = [
+        let cases: [(&str, Spoil); 16] = [
             ("no rows", |p| *p = StepPlan::default()),
             ("3 rows", |p| p.rows.push(p.rows[0].clone())),
             ("9 tokens", |p| p.rows[0].query_len = 8),
@@ -146,6 +156,10 @@ mod tests {
                 p.rows[0].sampling.temperature = f32::NAN
             }),
             ("top-p 0", |p| p.rows[0].sampling.top_p = 0.0),
+            ("penalty 0", |p| {
+                p.rows[0].sampling.repetition_penalty = 0.0;
+            }),
+            ("penalised token id 100", |p| p.rows[1].penalised.push(100)),
         ];
         for (named, spoil) in cases {
             let mut plan = plan();

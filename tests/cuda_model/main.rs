@@ -275,6 +275,7 @@ fn sampled_tokens_are_the_references() {
         temperature: [0.8, 1.0, 0.0, 1.5, 0.3][row % 5],
         top_k: [0, 50, 0, 7, 1][row % 5],
         top_p: [1.0, 0.9, 1.0, 0.5, 1.0, 0.95][row % 6],
+        repetition_penalty: 1.0,
         seed: 0x1234_5678_9abc_def0 + row as u64,
     };
     for &dtype in dtypes() {

@@ -89,6 +89,7 @@ impl Batch {
                 kv_len: end,
                 pages: row.pages.clone(),
                 sampling: row.sampling,
+                penalised: Vec::new(),
                 sample_index: (row.tokens.len() - row.prompt_end) as u32,
             });
         }

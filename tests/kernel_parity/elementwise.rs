@@ -27,7 +27,7 @@ fn embedding() {
             let ids: Vec<u32> = (0..tokens).map(|_| inputs.below(vocab) as u32).collect();
             let positions: Vec<u32> = (0..tokens).map(|_| inputs.below(places) as u32).collect();
             let mut expected = vec![0.0; tokens * channels];
-            ops::embedding(&mut expected, &ids, &positions, &wte, &wpe, channels);
+            ops::embedding(&mut expected, &ids, &positions, &wte, Some(&wpe), channels);
 
             let x = gpu.poison(Dtype::F32, (tokens + 1) * channels);
             let (ids, positions) = (gpu.ints(&signed(&ids)), gpu.ints(&signed(&positions)));
@@ -115,7 +115,8 @@ fn check_norm(gpu: &Gpu, inputs: &mut Inputs, dtype: Dtype, case: &NormCase) {
         } else {
             vec![0.0; channels]
         };
-        ops::bias_residual(&mut summed, &add, &bias);
+        ops::residual(&mut summed, &add, channels);
+        ops::add_bias(&mut summed, Some(&bias));
     }
     let gathered: Vec<f32> = index
         .iter()
@@ -187,7 +188,8 @@ fn bias_activation() {
                 }
                 let h = rounded(dtype, &h);
                 let mut expected = h.clone();
-                ops::bias_activation(&mut expected, &bias, activation);
+                ops::add_bias(&mut expected, Some(&bias));
+                ops::activation(&mut expected, activation);
 
                 let mut padded = h.clone();
                 padded.extend(vec![f32::NAN; features]);
@@ -247,7 +249,9 @@ fn kv_append() {
             let bias = inputs.normal(dtype, width, 1.0);
             let mut q = vec![0.0; tokens * query_heads * head_dim];
             let mut kv = vec![f32::NAN; places.elements()];
-            ops::kv_append(&mut q, &mut kv, &qkv, &bias, &places.slots(), &layout);
+            let mut biased = qkv.clone();
+            ops::add_bias(&mut biased, Some(&bias));
+            ops::kv_append(&mut q, &mut kv, &biased, &places.slots(), &layout);
 
             let device_q = gpu.poison(dtype, q.len() + head_dim);
             let device_kv = gpu.poison(dtype, kv.len());

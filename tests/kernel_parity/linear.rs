@@ -185,11 +185,15 @@ impl Problem {
         let mut out = product.to_vec();
         match then {
             Then::Nothing => {}
-            Then::Bias => ops::bias_residual(&mut out, &vec![0.0; m * self.n], &self.bias),
-            Then::Activation(activation) => ops::bias_activation(&mut out, &self.bias, activation),
+            Then::Bias => ops::add_bias(&mut out, Some(&self.bias)),
+            Then::Activation(activation) => {
+                ops::add_bias(&mut out, Some(&self.bias));
+                ops::activation(&mut out, activation);
+            }
             Then::Residual => {
                 out.copy_from_slice(&self.residual[..m * self.n]);
-                ops::bias_residual(&mut out, product, &self.bias);
+                ops::residual(&mut out, product, self.n);
+                ops::add_bias(&mut out, Some(&self.bias));
             }
         }
         out
@@ -283,15 +287,10 @@ fn fills_queries_and_pages(kernel: &Kernel) {
         let q_width = query_heads * head_dim;
         let mut q = vec![f32::NAN; (m + 1) * q_width];
         let mut kv = vec![f32::NAN; places.elements()];
-        let (product, bias) = (&problem.product, &problem.bias);
-        ops::kv_append(
-            &mut q[..m * q_width],
-            &mut kv,
-            product,
-            bias,
-            &places.slots(),
-            &layout,
-        );
+        let mut qkv = problem.product.clone();
+        ops::add_bias(&mut qkv, Some(&problem.bias));
+        let slots = places.slots();
+        ops::kv_append(&mut q[..m * q_width], &mut kv, &qkv, &slots, &layout);
 
         let (device_q, device_kv) = (gpu.poison(dtype, q.len()), gpu.poison(dtype, kv.len()));
         let x = problem.device_x(gpu, &problem.x, m);

@@ -118,6 +118,7 @@ fn samples_follow_the_kept_distribution() {
         temperature: 0.7,
         top_k: 3,
         top_p: 1.0,
+        repetition_penalty: 1.0,
         seed: 7,
     };
     let draws = if quick() { 500 } else { 20_000 };
@@ -154,6 +155,7 @@ fn parameters(inputs: &mut Inputs, vocab: usize) -> Vec<Sampling> {
                     temperature,
                     top_k,
                     top_p,
+                    repetition_penalty: 1.0,
                     seed,
                 });
             }

@@ -1,9 +1,9 @@
-//! One step of a GPT-2 model, from token ids to logits.
+//! One step of a model, from token ids to logits: its spec says which operations there are.
 
 use super::matmul::PackedMatrix;
 use super::memory::Demand;
 use super::ops::{self, AttentionRow, KvSlot};
-use super::weights::{Linear, Norm, Weights};
+use super::weights::{Linear, Norm, PositionTable, Weights};
 use crate::kv::KvLayout;
 use crate::model::ModelSpec;
 use crate::plan::StepPlan;
@@ -21,8 +21,10 @@ pub struct Scratch {
     q: Box<[f32]>,
     /// `[T, Hq·D]`
     attended: Box<[f32]>,
-    /// `[T, F]`
-    hidden: Box<[f32]>,
+    /// `[T, F]`, or `[T, 2·F]` with the gate.
+    up: Box<[f32]>,
+    /// `[T, F]`; empty without the gate.
+    gated: Box<[f32]>,
     /// `[T, C]` what a block adds to the residual stream.
     add: Box<[f32]>,
     /// `[B, C]` every row's last token.
@@ -36,12 +38,15 @@ pub struct Scratch {
 impl Scratch {
     /// Elements of the per-token buffers, the per-row buffers and the matmul scratch.
     fn sizes(spec: &ModelSpec, limits: &Limits) -> (u64, u64, u64) {
-        let width = spec.qkv_width().max(spec.mlp_width).max(spec.channels);
+        let width = spec.qkv_width().max(spec.mlp_up_width()).max(spec.channels);
         let blocks = |rows: usize, outputs| {
             (rows as u64).saturating_mul(PackedMatrix::scratch_len(1, outputs) as u64)
         };
-        let per_token =
-            3 * spec.channels + spec.qkv_width() + 2 * spec.heads * spec.head_dim + spec.mlp_width;
+        let per_token = 3 * spec.channels
+            + spec.qkv_width()
+            + 2 * spec.heads * spec.head_dim
+            + spec.mlp_up_width()
+            + gated_width(spec);
         (
             (limits.max_tokens as u64).saturating_mul(per_token as u64),
             (limits.max_rows as u64).saturating_mul((spec.channels + spec.vocab) as u64),
@@ -65,7 +70,8 @@ impl Scratch {
             &self.qkv,
             &self.q,
             &self.attended,
-            &self.hidden,
+            &self.up,
+            &self.gated,
             &self.add,
             &self.last,
             &self.logits,
@@ -83,7 +89,8 @@ impl Scratch {
             qkv: zeros(t, spec.qkv_width())?,
             q: zeros(t, q)?,
             attended: zeros(t, q)?,
-            hidden: zeros(t, spec.mlp_width)?,
+            up: zeros(t, spec.mlp_up_width())?,
+            gated: zeros(t, gated_width(spec))?,
             add: zeros(t, c)?,
             last: zeros(limits.max_rows, c)?,
             logits: zeros(limits.max_rows, spec.vocab)?,
@@ -112,25 +119,28 @@ pub fn forward(
     let qkv = &mut scratch.qkv[..t * spec.qkv_width()];
     let q = &mut scratch.q[..t * spec.heads * spec.head_dim];
     let attended = &mut scratch.attended[..t * spec.heads * spec.head_dim];
-    let hidden = &mut scratch.hidden[..t * spec.mlp_width];
+    let up = &mut scratch.up[..t * spec.mlp_up_width()];
+    let gated = &mut scratch.gated[..t * gated_width(spec)];
     let add = &mut scratch.add[..t * c];
     let last = &mut scratch.last[..b * c];
     let logits = &mut scratch.logits[..b * spec.vocab];
     let blocks = &mut scratch.blocks[..];
 
-    let norm = |out: &mut [f32], x: &[f32], n: &Norm| {
-        ops::layer_norm(out, x, &n.weight, &n.bias, spec.norm_eps);
+    let norm = |out: &mut [f32], x: &[f32], n: &Norm| match &n.bias {
+        Some(bias) => ops::layer_norm(out, x, &n.weight, bias, spec.norm_eps),
+        None => ops::rms_norm(out, x, &n.weight, spec.norm_eps),
     };
-    let mut project = |y: &mut [f32], x: &[f32], l: &Linear| l.matrix.matmul(y, x, blocks);
+    let mut project = |y: &mut [f32], x: &[f32], l: &Linear| {
+        l.matrix.matmul(y, x, blocks);
+        ops::add_bias(y, l.bias.as_deref());
+    };
+    let (learned, rotary) = match &weights.positions {
+        PositionTable::Learned(embedding) => (Some(&**embedding), None),
+        PositionTable::Rotary(table) => (None, Some(&**table)),
+    };
 
-    ops::embedding(
-        x,
-        &plan.token_ids,
-        &plan.positions,
-        &weights.token_embedding,
-        &weights.position_embedding,
-        c,
-    );
+    let embedding = &weights.token_embedding;
+    ops::embedding(x, &plan.token_ids, &plan.positions, embedding, learned, c);
     for (layer, kv) in weights
         .layers
         .iter()
@@ -138,20 +148,37 @@ pub fn forward(
     {
         norm(normed, x, &layer.attn_norm);
         project(qkv, normed, &layer.qkv);
-        ops::kv_append(q, kv, qkv, &layer.qkv.bias, &slots, layout);
+        if let Some(table) = rotary {
+            ops::rotate(qkv, &plan.positions, table, spec.heads, layout);
+        }
+        ops::kv_append(q, kv, qkv, &slots, layout);
         ops::attention(attended, q, kv, &rows, spec.heads, layout);
         project(add, attended, &layer.attn_out);
-        ops::bias_residual(x, add, &layer.attn_out.bias);
+        ops::residual(x, add, c);
 
         norm(normed, x, &layer.mlp_norm);
-        project(hidden, normed, &layer.mlp_up);
-        ops::bias_activation(hidden, &layer.mlp_up.bias, spec.activation);
+        project(up, normed, &layer.mlp_up);
+        let hidden = if spec.gated_mlp {
+            ops::gated_activation(gated, up, spec.activation);
+            &*gated
+        } else {
+            ops::activation(up, spec.activation);
+            &*up
+        };
         project(add, hidden, &layer.mlp_down);
-        ops::bias_residual(x, add, &layer.mlp_down.bias);
+        ops::residual(x, add, c);
     }
     norm(normed, x, &weights.final_norm);
     last_tokens(last, normed, plan, c);
     weights.head.matmul(logits, last, blocks);
+}
+
+/// F where the gate's product needs a buffer of its own.
+fn gated_width(spec: &ModelSpec) -> usize {
+    match spec.gated_mlp {
+        true => spec.mlp_width,
+        false => 0,
+    }
 }
 
 /// Where every token's key and value go: a row's tokens take its last `query_len` indices.

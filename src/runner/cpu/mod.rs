@@ -65,19 +65,23 @@ impl CpuRunner {
             kv: demand.zeros(demand.0.kv / size_of::<f32>() as u64)?,
             scratch: Scratch::new(spec, &options.limits, &demand)?,
             asked: demand.0,
-            weights: Weights::load(model)?,
+            weights: Weights::load(model, options.limits.max_kv_len)?,
             spec: spec.clone(),
             last_rows: 0,
         })
     }
 
     /// The next token of every row, from the logits of this step.
-    fn sample(&self, plan: &StepPlan) -> Vec<u32> {
+    fn sample(&mut self, plan: &StepPlan) -> Vec<u32> {
         self.scratch
             .logits
-            .par_chunks_exact(self.spec.vocab)
+            .par_chunks_exact_mut(self.spec.vocab)
             .zip(&plan.rows)
-            .map(|(logits, row)| sampling::sample(logits, &row.sampling, row.sample_index))
+            .map(|(logits, row)| {
+                let s = &row.sampling;
+                sampling::penalise(logits, &row.penalised, s.repetition_penalty);
+                sampling::sample(logits, s, row.sample_index)
+            })
             .collect()
     }
 }
@@ -100,7 +104,7 @@ pub(super) fn footprint(
     }
     let layout = spec.kv_layout(options.page_size, size_of::<f32>());
     Ok(Footprint {
-        weights: Weights::bytes(spec),
+        weights: Weights::bytes(spec, options.limits.max_kv_len),
         scratch: Scratch::bytes(spec, &options.limits),
         kv: usable_pages(&layout, &options.limits).saturating_mul(layout.bytes_per_page() as u64),
     })

@@ -6,36 +6,46 @@ use rayon::prelude::*;
 use crate::kv::KvLayout;
 use crate::model::Activation;
 
-/// `x[t] = wte[id_t] + wpe[pos_t]`. `x` is `[T, C]`, `wte` `[V, C]`, `wpe` `[S, C]`.
+/// `x[t] = wte[id_t] + wpe[pos_t]`. `x` is `[T, C]`, `wte` `[V, C]`, `wpe` `[S, C]` or none.
 pub fn embedding(
     x: &mut [f32],
     token_ids: &[u32],
     positions: &[u32],
     wte: &[f32],
-    wpe: &[f32],
+    wpe: Option<&[f32]>,
     channels: usize,
 ) {
     let rows = x.par_chunks_exact_mut(channels);
     rows.zip(token_ids)
         .zip(positions)
         .for_each(|((row, &id), &pos)| {
-            let token = &wte[id as usize * channels..][..channels];
-            let position = &wpe[pos as usize * channels..][..channels];
-            for ((out, a), b) in row.iter_mut().zip(token).zip(position) {
-                *out = a + b;
+            row.copy_from_slice(&wte[id as usize * channels..][..channels]);
+            if let Some(wpe) = wpe {
+                add(row, &wpe[pos as usize * channels..][..channels]);
             }
         });
 }
 
-/// `x += add + bias`; `x` and `add` are `[T, C]`, `bias` `[C]`.
-pub fn bias_residual(x: &mut [f32], add: &[f32], bias: &[f32]) {
-    let rows = x.par_chunks_exact_mut(bias.len());
-    rows.zip(add.par_chunks_exact(bias.len()))
-        .for_each(|(row, add)| {
-            for ((out, a), b) in row.iter_mut().zip(add).zip(bias) {
-                *out += a + b;
-            }
-        });
+/// `x += y`.
+fn add(x: &mut [f32], y: &[f32]) {
+    for (out, v) in x.iter_mut().zip(y) {
+        *out += v;
+    }
+}
+
+/// `y += bias` for every row of `y`, `[T, N]`; nothing without a bias.
+pub fn add_bias(y: &mut [f32], bias: Option<&[f32]>) {
+    if let Some(bias) = bias {
+        let rows = y.par_chunks_exact_mut(bias.len());
+        rows.for_each(|row| add(row, bias));
+    }
+}
+
+/// `x += update`, both `[T, C]`.
+pub fn residual(x: &mut [f32], update: &[f32], channels: usize) {
+    let rows = x.par_chunks_exact_mut(channels);
+    rows.zip(update.par_chunks_exact(channels))
+        .for_each(|(row, update)| add(row, update));
 }
 
 /// Layer norm over the last dimension (Ba et al. 2016): `out` and `x` are `[T, C]`.
@@ -52,13 +62,31 @@ pub fn layer_norm(out: &mut [f32], x: &[f32], weight: &[f32], beta: &[f32], eps:
     });
 }
 
-/// `h = activation(h + bias)`; `h` is `[T, F]`, `bias` `[F]`.
-pub fn bias_activation(h: &mut [f32], bias: &[f32], activation: Activation) {
-    h.par_chunks_exact_mut(bias.len()).for_each(|row| {
-        for (v, b) in row.iter_mut().zip(bias) {
-            *v = activation.apply(*v + b);
+/// RMS norm over the last dimension (Zhang & Sennrich 2019): `out` and `x` are `[T, C]`.
+pub fn rms_norm(out: &mut [f32], x: &[f32], weight: &[f32], eps: f32) {
+    let channels = weight.len();
+    let rows = out.par_chunks_exact_mut(channels);
+    rows.zip(x.par_chunks_exact(channels)).for_each(|(out, x)| {
+        let square = x.iter().map(|v| v * v).sum::<f32>() / channels as f32;
+        let scale = 1.0 / (square + eps).sqrt();
+        for ((out, v), w) in out.iter_mut().zip(x).zip(weight) {
+            *out = v * scale * w;
         }
     });
+}
+
+/// `h = activation(h)` in place.
+pub fn activation(h: &mut [f32], activation: Activation) {
+    h.par_iter_mut().for_each(|v| *v = activation.apply(*v));
+}
+
+/// `y[j] = activation(h[2j]) · h[2j + 1]`; `h` is `[T, 2·F]` with gate and up side by side, `y`
+/// `[T, F]`.
+pub fn gated_activation(y: &mut [f32], h: &[f32], activation: Activation) {
+    let (pairs, _) = h.as_chunks::<2>();
+    y.par_iter_mut()
+        .zip(pairs)
+        .for_each(|(out, &[gate, up])| *out = activation.apply(gate) * up);
 }
 
 /// Where a token's K and V go.
@@ -70,36 +98,54 @@ pub struct KvSlot<'a> {
     pub index: Option<usize>,
 }
 
-/// Adds the bias, splits `qkv` `[T, (Hq + 2·Hkv)·D]` into `q` `[T, Hq, D]` and K, V, and writes
-/// the latter into one layer's part of the slab. `slots` is `[T]`.
+/// Turns the queries and keys of `qkv`, `[T, (Hq + 2·Hkv)·D]` with each rotary pair in neighbouring
+/// columns, by their token's position. `table` is [`Rope::table`](crate::model::Rope::table).
+pub fn rotate(
+    qkv: &mut [f32],
+    positions: &[u32],
+    table: &[[f32; 2]],
+    query_heads: usize,
+    layout: &KvLayout,
+) {
+    let (d, turned) = (layout.head_dim, query_heads + layout.kv_heads);
+    let width = (turned + layout.kv_heads) * d;
+    let rows = qkv.par_chunks_exact_mut(width);
+    rows.zip(positions).for_each(|(row, &position)| {
+        let angles = &table[position as usize * (d / 2)..][..d / 2];
+        for head in row[..turned * d].chunks_exact_mut(d) {
+            let (pairs, _) = head.as_chunks_mut::<2>();
+            for (pair, [cos, sin]) in pairs.iter_mut().zip(angles) {
+                let [a, b] = *pair;
+                *pair = [a * cos - b * sin, b * cos + a * sin];
+            }
+        }
+    });
+}
+
+/// Splits `qkv` `[T, (Hq + 2·Hkv)·D]` into `q` `[T, Hq, D]` and K, V, and writes the latter into one
+/// layer's part of the slab. `slots` is `[T]`.
 pub fn kv_append(
     q: &mut [f32],
     kv: &mut [f32],
     qkv: &[f32],
-    bias: &[f32],
     slots: &[KvSlot<'_>],
     layout: &KvLayout,
 ) {
     let d = layout.head_dim;
-    let kv_width = layout.kv_heads * d;
-    let q_width = bias.len() - 2 * kv_width;
+    let (q_width, kv_width) = (q.len() / slots.len(), layout.kv_heads * d);
     for ((q, qkv), slot) in q
         .chunks_exact_mut(q_width)
-        .zip(qkv.chunks_exact(bias.len()))
+        .zip(qkv.chunks_exact(q_width + 2 * kv_width))
         .zip(slots)
     {
-        for ((out, a), b) in q.iter_mut().zip(qkv).zip(bias) {
-            *out = a + b;
-        }
+        q.copy_from_slice(&qkv[..q_width]);
         let Some(index) = slot.index else { continue };
         let page = slot.pages[index / layout.page_size];
         for value in [false, true] {
             for head in 0..layout.kv_heads {
                 let from = q_width + usize::from(value) * kv_width + head * d;
                 let to = layout.offset(page, value, head, index);
-                for i in 0..d {
-                    kv[to + i] = qkv[from + i] + bias[from + i];
-                }
+                kv[to..][..d].copy_from_slice(&qkv[from..][..d]);
             }
         }
     }
@@ -290,10 +336,10 @@ mod tests {
             pages: &PAGES,
             index,
         });
-        kv_append(&mut q, &mut kv, &qkv, &[0.5; 6], &slots, &LAYOUT);
-        assert_eq!(q, [1.5, 2.5, 7.5, 8.5]);
-        assert_eq!(kv[LAYOUT.offset(1, false, 0, 2)..][..2], [3.5, 4.5]);
-        assert_eq!(kv[LAYOUT.offset(1, true, 0, 2)..][..2], [5.5, 6.5]);
+        kv_append(&mut q, &mut kv, &qkv, &slots, &LAYOUT);
+        assert_eq!(q, [1.0, 2.0, 7.0, 8.0]);
+        assert_eq!(kv[LAYOUT.offset(1, false, 0, 2)..][..2], [3.0, 4.0]);
+        assert_eq!(kv[LAYOUT.offset(1, true, 0, 2)..][..2], [5.0, 6.0]);
         assert_eq!(kv.iter().filter(|&&v| v != 0.0).count(), 4);
     }
 
@@ -322,18 +368,44 @@ mod tests {
     #[test]
     fn residual_bias_and_embedding_by_hand() {
         let mut x = [1.0, 2.0, 3.0, 4.0];
-        bias_residual(&mut x, &[10.0, 20.0, 30.0, 40.0], &[0.5, 0.25]);
+        residual(&mut x, &[10.0, 20.0, 30.0, 40.0], 2);
+        add_bias(&mut x, Some(&[0.5, 0.25]));
         assert_eq!(x, [11.5, 22.25, 33.5, 44.25]);
-        bias_activation(&mut x, &[-20.0, -30.0], Activation::Relu);
+        add_bias(&mut x, Some(&[-20.0, -30.0]));
+        add_bias(&mut x, None);
+        activation(&mut x, Activation::Relu);
         assert_eq!(x, [0.0, 0.0, 13.5, 14.25]);
         embedding(
             &mut x,
             &[1, 0],
             &[0, 1],
             &[1.0, 2.0, 3.0, 4.0],
-            &[0.5, 0.5, 10.0, 20.0],
+            Some(&[0.5, 0.5, 10.0, 20.0]),
             2,
         );
         assert_eq!(x, [3.5, 4.5, 11.0, 22.0]);
+        embedding(&mut x, &[1, 0], &[0, 1], &[1.0, 2.0, 3.0, 4.0], None, 2);
+        assert_eq!(x, [3.0, 4.0, 1.0, 2.0]);
+    }
+
+    #[test]
+    fn rms_norm_and_gated_activation_by_hand() {
+        let mut out = [0.0; 2];
+        rms_norm(&mut out, &[3.0, 4.0], &[2.0, 1.0], 0.0);
+        assert_close(&out, &[6.0 / 12.5f32.sqrt(), 4.0 / 12.5f32.sqrt()]);
+        gated_activation(&mut out, &[2.0, 5.0, -1.0, 7.0], Activation::Relu);
+        assert_eq!(out, [10.0, 0.0]);
+        gated_activation(&mut out, &[0.0, 5.0, 1.0, 2.0], Activation::Silu);
+        assert_close(&out, &[0.0, 2.0 / (1.0 + (-1f32).exp())]);
+    }
+
+    #[test]
+    fn queries_and_keys_are_turned_and_values_are_not() {
+        // Two positions: no turn, and a quarter turn.
+        let table = [[1.0, 0.0], [0.0, 1.0]];
+        let mut qkv = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0].repeat(2);
+        rotate(&mut qkv, &[0, 1], &table, 1, &LAYOUT);
+        assert_eq!(qkv[..6], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        assert_eq!(qkv[6..], [-2.0, 1.0, -4.0, 3.0, 5.0, 6.0]);
     }
 }

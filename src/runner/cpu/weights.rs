@@ -1,18 +1,18 @@
 //! A model's parameters in f32, decoded and packed once when the runner opens.
 
 use super::matmul::PackedMatrix;
-use crate::model::{Model, ModelError, ModelSpec, Param};
+use crate::model::{Model, ModelError, ModelSpec, Param, Positions};
 
-/// A layer norm's `[C]` weight and bias.
+/// A norm's `[C]` weight, and its bias where it has one.
 pub struct Norm {
     pub weight: Vec<f32>,
-    pub bias: Vec<f32>,
+    pub bias: Option<Vec<f32>>,
 }
 
-/// A matrix and its bias.
+/// A matrix and the bias of its product, if any.
 pub struct Linear {
     pub matrix: PackedMatrix,
-    pub bias: Vec<f32>,
+    pub bias: Option<Vec<f32>>,
 }
 
 pub struct Layer {
@@ -27,50 +27,67 @@ pub struct Layer {
 pub struct Weights {
     /// `[V, C]`, read by the embedding.
     pub token_embedding: Vec<f32>,
-    /// `[S, C]`
-    pub position_embedding: Vec<f32>,
+    /// How the model knows positions.
+    pub positions: PositionTable,
     pub layers: Vec<Layer>,
     pub final_norm: Norm,
-    /// The token embedding once more, packed for the product with the last hidden states.
+    /// Packed for the product with the last hidden states; a tied head once more.
     pub head: PackedMatrix,
 }
 
+pub enum PositionTable {
+    /// `[S, C]`
+    Learned(Vec<f32>),
+    /// [`Rope::table`](crate::model::Rope::table) of as many positions as a row may have.
+    Rotary(Vec<[f32; 2]>),
+}
+
 impl Weights {
-    pub fn load(model: &Model) -> Result<Self, ModelError> {
+    /// For rows of up to `max_kv_len` positions.
+    pub fn load(model: &Model, max_kv_len: usize) -> Result<Self, ModelError> {
         let spec = &model.spec;
         let c = spec.channels;
         let values = |param: Param| -> Result<_, ModelError> {
             Ok(model.param(param)?.to_f32(param.count(spec)))
         };
+        let optional = |param: Param| param.is_of(spec).then(|| values(param)).transpose();
         let norm = |weight, bias| -> Result<_, ModelError> {
             Ok(Norm {
                 weight: values(weight)?,
-                bias: values(bias)?,
+                bias: optional(bias)?,
             })
         };
         let linear = |weight, bias, inputs, outputs| -> Result<_, ModelError> {
             let matrix = values(weight)?;
             Ok(Linear {
                 matrix: PackedMatrix::pack(&matrix, inputs, outputs),
-                bias: values(bias)?,
+                bias: optional(bias)?,
             })
         };
         let layer = |i| -> Result<_, ModelError> {
-            let (qkv, q, f) = (spec.qkv_width(), spec.heads * spec.head_dim, spec.mlp_width);
+            let (qkv, q) = (spec.qkv_width(), spec.heads * spec.head_dim);
+            let (up, f) = (spec.mlp_up_width(), spec.mlp_width);
             Ok(Layer {
                 attn_norm: norm(Param::AttnNormWeight(i), Param::AttnNormBias(i))?,
                 qkv: linear(Param::QkvWeight(i), Param::QkvBias(i), c, qkv)?,
                 attn_out: linear(Param::AttnOutWeight(i), Param::AttnOutBias(i), q, c)?,
                 mlp_norm: norm(Param::MlpNormWeight(i), Param::MlpNormBias(i))?,
-                mlp_up: linear(Param::MlpUpWeight(i), Param::MlpUpBias(i), c, f)?,
+                mlp_up: linear(Param::MlpUpWeight(i), Param::MlpUpBias(i), c, up)?,
                 mlp_down: linear(Param::MlpDownWeight(i), Param::MlpDownBias(i), f, c)?,
             })
         };
         let token_embedding = values(Param::TokenEmbedding)?;
+        let own_head = optional(Param::Head)?;
+        let head = own_head.as_ref().unwrap_or(&token_embedding);
         Ok(Self {
-            head: PackedMatrix::pack_transposed(&token_embedding, c, spec.vocab),
+            head: PackedMatrix::pack_transposed(head, c, spec.vocab),
             token_embedding,
-            position_embedding: values(Param::PositionEmbedding)?,
+            positions: match spec.positions {
+                Positions::Learned => PositionTable::Learned(values(Param::PositionEmbedding)?),
+                Positions::Rotary(rope) => PositionTable::Rotary(
+                    rope.table(spec.head_dim, rotary_positions(spec, max_kv_len)),
+                ),
+            },
             layers: (0..spec.layers).map(layer).collect::<Result<_, _>>()?,
             final_norm: norm(Param::FinalNormWeight, Param::FinalNormBias)?,
         })
@@ -78,8 +95,9 @@ impl Weights {
 
     /// Bytes that the loaded parameters take.
     pub fn held_bytes(&self) -> u64 {
-        let norm = |n: &Norm| n.weight.len() + n.bias.len();
-        let linear = |l: &Linear| l.matrix.len() + l.bias.len();
+        let optional = |values: &Option<Vec<f32>>| values.as_ref().map_or(0, Vec::len);
+        let norm = |n: &Norm| n.weight.len() + optional(&n.bias);
+        let linear = |l: &Linear| l.matrix.len() + optional(&l.bias);
         let layer = |l: &Layer| {
             [&l.qkv, &l.attn_out, &l.mlp_up, &l.mlp_down]
                 .map(linear)
@@ -88,21 +106,40 @@ impl Weights {
                 + norm(&l.attn_norm)
                 + norm(&l.mlp_norm)
         };
-        let embeddings =
-            self.token_embedding.len() + self.position_embedding.len() + self.head.len();
+        let positions = match &self.positions {
+            PositionTable::Learned(values) => values.len(),
+            PositionTable::Rotary(table) => 2 * table.len(),
+        };
+        let embeddings = self.token_embedding.len() + positions + self.head.len();
         let layers: usize = self.layers.iter().map(layer).sum();
         4 * (embeddings + layers + norm(&self.final_norm)) as u64
     }
 
     /// Bytes that [`Self::load`] will hold.
-    pub fn bytes(spec: &ModelSpec) -> u64 {
-        let packed = |inputs: usize, outputs: usize| PackedMatrix::packed_len(inputs, outputs);
-        let (c, q, f) = (spec.channels, spec.heads * spec.head_dim, spec.mlp_width);
-        let qkv = spec.qkv_width();
-        let matrices = packed(c, qkv) + packed(q, c) + packed(c, f) + packed(f, c);
-        let norms_and_biases = 4 * c + qkv + c + f + c;
-        let embeddings = (spec.vocab + spec.max_positions) * c + packed(c, spec.vocab);
-        let layer = (matrices + norms_and_biases) as u64;
-        4 * ((embeddings + 2 * c) as u64 + spec.layers as u64 * layer)
+    pub fn bytes(spec: &ModelSpec, max_kv_len: usize) -> u64 {
+        let packed = |param: Param| match param {
+            Param::QkvWeight(_)
+            | Param::AttnOutWeight(_)
+            | Param::MlpUpWeight(_)
+            | Param::MlpDownWeight(_) => {
+                let shape = param.shape(spec);
+                PackedMatrix::packed_len(shape[0], shape[1])
+            }
+            // Only its packed form, counted below.
+            Param::Head => 0,
+            other => other.count(spec),
+        };
+        let params: u64 = Param::all(spec).map(|param| packed(param) as u64).sum();
+        let head = PackedMatrix::packed_len(spec.channels, spec.vocab) as u64;
+        let rotary = match spec.positions {
+            Positions::Learned => 0,
+            Positions::Rotary(_) => rotary_positions(spec, max_kv_len) * spec.head_dim,
+        };
+        4 * (params + head + rotary as u64)
     }
+}
+
+/// Positions that a row of up to `max_kv_len` can have.
+fn rotary_positions(spec: &ModelSpec, max_kv_len: usize) -> usize {
+    spec.max_positions.min(max_kv_len)
 }

@@ -183,8 +183,10 @@ mod tests {
                 temperature: 0.5,
                 top_k: u32::MAX,
                 top_p: 0.9,
+                repetition_penalty: 1.0,
                 seed: 0x1122_3344_5566_7788,
             },
+            penalised: Vec::new(),
             sample_index: 7,
         }
     }

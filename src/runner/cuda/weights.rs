@@ -33,11 +33,11 @@ pub fn bytes(spec: &ModelSpec, dtype: Dtype) -> u64 {
 /// The address of every parameter, from `base` on, and the address after the last.
 fn place(base: CUdeviceptr, spec: &ModelSpec, dtype: Dtype) -> (HashMap<Param, CUdeviceptr>, u64) {
     let mut placement = Placement::from(base);
-    let addresses = params(spec)
+    let addresses = Param::all(spec)
         .map(|param| {
             let count = match param {
-                Param::TokenEmbedding => padded_vocab(spec) * spec.channels,
-                other => elements(spec, other),
+                Param::TokenEmbedding | Param::Head => padded_vocab(spec) * spec.channels,
+                other => other.count(spec),
             };
             (param, placement.place(count, dtype.bytes()))
         })
@@ -77,8 +77,8 @@ impl Weights {
         // Zeroed, which is what the rows that pad the token embedding must be.
         let memory = device.allocate("the weights", bytes(spec, dtype))?;
         let (addresses, _end) = place(memory.address, spec, dtype);
-        for param in params(spec) {
-            let (out, count) = (addresses[&param], elements(spec, param));
+        for param in Param::all(spec) {
+            let (out, count) = (addresses[&param], param.count(spec));
             match model.param(param)? {
                 ParamData::Seeded { seed, mean, spread } => {
                     let fill = RandomFillParams {
@@ -97,51 +97,6 @@ impl Weights {
         }
         device.synchronize()?;
         Ok(Self { addresses, memory })
-    }
-}
-
-/// Every parameter that a model of this spec has.
-fn params(spec: &ModelSpec) -> impl Iterator<Item = Param> {
-    let layers = (0..spec.layers).flat_map(|layer| {
-        [
-            Param::AttnNormWeight(layer),
-            Param::AttnNormBias(layer),
-            Param::QkvWeight(layer),
-            Param::QkvBias(layer),
-            Param::AttnOutWeight(layer),
-            Param::AttnOutBias(layer),
-            Param::MlpNormWeight(layer),
-            Param::MlpNormBias(layer),
-            Param::MlpUpWeight(layer),
-            Param::MlpUpBias(layer),
-            Param::MlpDownWeight(layer),
-            Param::MlpDownBias(layer),
-        ]
-    });
-    [Param::TokenEmbedding, Param::PositionEmbedding]
-        .into_iter()
-        .chain(layers)
-        .chain([Param::FinalNormWeight, Param::FinalNormBias])
-}
-
-fn elements(spec: &ModelSpec, param: Param) -> usize {
-    let channels = spec.channels;
-    match param {
-        Param::TokenEmbedding => spec.vocab * channels,
-        Param::PositionEmbedding => spec.max_positions * channels,
-        Param::QkvWeight(_) => channels * spec.qkv_width(),
-        Param::QkvBias(_) => spec.qkv_width(),
-        Param::AttnOutWeight(_) => spec.heads * spec.head_dim * channels,
-        Param::MlpUpWeight(_) | Param::MlpDownWeight(_) => channels * spec.mlp_width,
-        Param::MlpUpBias(_) => spec.mlp_width,
-        Param::AttnNormWeight(_)
-        | Param::AttnNormBias(_)
-        | Param::AttnOutBias(_)
-        | Param::MlpNormWeight(_)
-        | Param::MlpNormBias(_)
-        | Param::MlpDownBias(_)
-        | Param::FinalNormWeight
-        | Param::FinalNormBias => channels,
     }
 }
 

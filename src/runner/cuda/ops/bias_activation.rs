@@ -33,6 +33,7 @@ pub fn activation_code(activation: Activation) -> i32 {
         Activation::GeluTanh => 0,
         Activation::GeluErf => 1,
         Activation::Relu => 2,
+        Activation::Silu => 3,
     }
 }
 

@@ -34,4 +34,4 @@ mirrored!(LinearParams, 120, {
 });
 
 /// The kernels' number for no activation.
-pub const IDENTITY: i32 = 3;
+pub const IDENTITY: i32 = 4;
