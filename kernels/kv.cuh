@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "dtype.cuh"
 #include "params.cuh"
 
 // The smallest page: positions of one aligned run of this length share a page.
@@ -42,10 +43,16 @@ struct QkvColumn {
     int q_width;
     KvHead head = {};
     int64_t within;
+    // The cosine and sine of position 0 for the first pair of columns, and from one position to the
+    // next; null where these columns are not turned.
+    const float* turn = nullptr;
+    int turn_stride;
 
     __device__ QkvColumn(const QkvTarget<T>& to, int column)
         : q_width(to.query_heads * to.head_dim) {
         const int kv_width = to.kv_heads * to.head_dim;
+        turn_stride = to.head_dim;
+        if (to.rotary && column < q_width + kv_width) turn = to.rotary + column % to.head_dim;
         if (column < q_width) {
             query = to.q + column;
             return;
@@ -85,4 +92,28 @@ struct QkvColumn {
             places[i] = index[i] >= 0 ? to.kv + head.key(page[i], index[i]) + within : nullptr;
         }
     }
+
+    // By which angles the same tokens' columns are turned: cosine and sine for every pair.
+    template <int STRIDE, int TOKENS, int WIDTH>
+    __device__ void find_turns(float (&turns)[TOKENS][WIDTH], const QkvTarget<T>& to, int first, int end) const {
+        int position[TOKENS];
+#pragma unroll
+        for (int i = 0; i < TOKENS; i++) {
+            const int token = first + i * STRIDE;
+            position[i] = token < end ? to.positions[token] : 0;
+        }
+#pragma unroll
+        for (int i = 0; i < TOKENS; i++) load(turns[i], turn + static_cast<size_t>(position[i]) * turn_stride);
+    }
 };
+
+// Turns neighbouring pairs (Su et al. 2021).
+template <int WIDTH>
+__device__ inline void rotate(float (&v)[WIDTH], const float (&turn)[WIDTH]) {
+#pragma unroll
+    for (int i = 0; i < WIDTH; i += 2) {
+        const float a = v[i], b = v[i + 1], cos = turn[i], sin = turn[i + 1];
+        v[i] = a * cos - b * sin;
+        v[i + 1] = b * cos + a * sin;
+    }
+}

@@ -1,8 +1,9 @@
-// What follows a product X·W, in the kernel that computes it: Y = activation(X·W + bias), or the f32
-// residual stream += X·W + bias, or the queries, keys and values of X·W + bias to their places.
+// What follows a product X·W, in the kernel that computes it: Y = activation(X·W + bias), or with the
+// gate activation(even columns)·odd columns; or the f32 residual stream += X·W + bias; or the queries,
+// keys and values of X·W + bias to their places, the first two turned by rotary positions.
 //
 // A thread finishes WIDTH neighbouring columns of several rows. WIDTH divides 8, so that the columns
-// belong to one head.
+// belong to one head, and holds whole pairs.
 #pragma once
 
 #include "activation.cuh"
@@ -12,7 +13,8 @@
 
 template <typename T, int WIDTH>
 struct Columns {
-    // Where these columns of a row go, both null when nowhere, and what the product is added to.
+    // Where these columns of a row go, both null when nowhere, and what the product is added to, or
+    // the angles by which it is turned.
     struct Row {
         T* y = nullptr;
         float* stream = nullptr;
@@ -40,21 +42,39 @@ struct Columns {
             qkv.template find<STRIDE>(places, p.qkv, first, end);
 #pragma unroll
             for (int i = 0; i < ROWS; i++) rows[i].y = places[i];
+            if (qkv.turn) {
+                float turns[ROWS][WIDTH];
+                qkv.template find_turns<STRIDE>(turns, p.qkv, first, end);
+#pragma unroll
+                for (int i = 0; i < ROWS; i++) {
+#pragma unroll
+                    for (int j = 0; j < WIDTH; j++) rows[i].start[j] = turns[i][j];
+                }
+            }
             return;
         }
 #pragma unroll
         for (int i = 0; i < ROWS; i++) {
             const int m = first + i * STRIDE;
             const size_t at = static_cast<size_t>(m) * p.n + n;
-            if (m < end && !p.residual) rows[i].y = p.y + at;
+            if (m < end && !p.residual) rows[i].y = p.y + (p.gated ? at / 2 : at);
             if (m < end && p.residual) load(rows[i].start, rows[i].stream = p.residual + at);
         }
     }
 
     __device__ void finish(const Row& row, float (&product)[WIDTH]) const {
+        if (qkv.turn) {
+#pragma unroll
+            for (int i = 0; i < WIDTH; i++) product[i] += bias[i];
+            rotate(product, row.start);
+            if (row.y) store(row.y, product);
+            return;
+        }
 #pragma unroll
         for (int i = 0; i < WIDTH; i++) product[i] += bias[i] + row.start[i];
-        if (row.stream) {
+        if (row.y && p.gated) {
+            write_gated(row.y, product);
+        } else if (row.stream) {
             store(row.stream, product);
         } else if (row.y) {
             if (p.activation != IDENTITY) {
@@ -66,6 +86,19 @@ struct Columns {
                 }
             }
             store(row.y, product);
+        }
+    }
+
+private:
+    __device__ void write_gated(T* y, const float (&product)[WIDTH]) const {
+        static_assert(WIDTH == 2 || WIDTH == 4);
+        const float2 gates = make_float2(product[0], product[WIDTH - 2]);
+        const float2 opened = activate_pair(p.activation, gates);
+        if constexpr (WIDTH == 2) {
+            store_one(y, opened.x * product[1]);
+        } else {
+            const float both[2] = {opened.x * product[1], opened.y * product[3]};
+            store(y, both);
         }
     }
 };

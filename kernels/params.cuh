@@ -21,7 +21,7 @@ static_assert(sizeof(EmbeddingParams<float>) == 48);
 static_assert(offsetof(EmbeddingParams<float>, tokens) == 40);
 
 template <typename T>
-struct ResidualLayerNormParams {
+struct ResidualNormParams {
     float* x;
     const T* add;
     const T* bias;
@@ -32,21 +32,25 @@ struct ResidualLayerNormParams {
     int32_t rows;
     int32_t channels;
     float eps;
+    int32_t rms;
 };
-static_assert(sizeof(ResidualLayerNormParams<float>) == 72);
-static_assert(offsetof(ResidualLayerNormParams<float>, rows) == 56);
-static_assert(offsetof(ResidualLayerNormParams<float>, eps) == 64);
+static_assert(sizeof(ResidualNormParams<float>) == 72);
+static_assert(offsetof(ResidualNormParams<float>, rows) == 56);
+static_assert(offsetof(ResidualNormParams<float>, rms) == 68);
 
 template <typename T>
 struct BiasActivationParams {
-    T* h;
+    T* y;
+    const T* h;
     const T* bias;
     int32_t tokens;
     int32_t features;
     int32_t activation;
+    int32_t gated;
 };
-static_assert(sizeof(BiasActivationParams<float>) == 32);
-static_assert(offsetof(BiasActivationParams<float>, activation) == 24);
+static_assert(sizeof(BiasActivationParams<float>) == 40);
+static_assert(offsetof(BiasActivationParams<float>, tokens) == 24);
+static_assert(offsetof(BiasActivationParams<float>, gated) == 36);
 
 template <typename T>
 struct QkvTarget {
@@ -55,15 +59,18 @@ struct QkvTarget {
     const int32_t* token_row;
     const int32_t* kv_index;
     const int32_t* page_table;
+    const int32_t* positions;
+    const float* rotary;
     int32_t query_heads;
     int32_t kv_heads;
     int32_t head_dim;
     int32_t page_size;
     int32_t page_stride;
 };
-static_assert(sizeof(QkvTarget<float>) == 64);
-static_assert(offsetof(QkvTarget<float>, query_heads) == 40);
-static_assert(offsetof(QkvTarget<float>, page_stride) == 56);
+static_assert(sizeof(QkvTarget<float>) == 80);
+static_assert(offsetof(QkvTarget<float>, rotary) == 48);
+static_assert(offsetof(QkvTarget<float>, query_heads) == 56);
+static_assert(offsetof(QkvTarget<float>, page_stride) == 72);
 
 template <typename T>
 struct LinearParams {
@@ -77,11 +84,12 @@ struct LinearParams {
     int32_t n;
     int32_t k;
     int32_t activation;
+    int32_t gated;
 };
-static_assert(sizeof(LinearParams<uint16_t>) == 120);
+static_assert(sizeof(LinearParams<uint16_t>) == 144);
 static_assert(offsetof(LinearParams<uint16_t>, qkv) == 40);
-static_assert(offsetof(LinearParams<uint16_t>, m) == 104);
-static_assert(offsetof(LinearParams<uint16_t>, activation) == 116);
+static_assert(offsetof(LinearParams<uint16_t>, m) == 120);
+static_assert(offsetof(LinearParams<uint16_t>, gated) == 136);
 
 template <typename T>
 struct KvAppendParams {
@@ -90,9 +98,9 @@ struct KvAppendParams {
     QkvTarget<T> to;
     int32_t tokens;
 };
-static_assert(sizeof(KvAppendParams<float>) == 88);
+static_assert(sizeof(KvAppendParams<float>) == 104);
 static_assert(offsetof(KvAppendParams<float>, to) == 16);
-static_assert(offsetof(KvAppendParams<float>, tokens) == 80);
+static_assert(offsetof(KvAppendParams<float>, tokens) == 96);
 
 template <typename T>
 struct AttentionPrefillParams {
@@ -143,12 +151,26 @@ static_assert(offsetof(AttentionDecodeParams<float>, scale) == 96);
 struct ArgmaxParams {
     const float* logits;
     int32_t* out;
+    int32_t* host_out;
     int32_t rows;
     int32_t vocab;
     int32_t stride;
 };
-static_assert(sizeof(ArgmaxParams) == 32);
-static_assert(offsetof(ArgmaxParams, stride) == 24);
+static_assert(sizeof(ArgmaxParams) == 40);
+static_assert(offsetof(ArgmaxParams, rows) == 24);
+static_assert(offsetof(ArgmaxParams, stride) == 32);
+
+struct PenaliseParams {
+    float* logits;
+    const int32_t* starts;
+    const int32_t* ids;
+    const float* penalties;
+    int32_t rows;
+    int32_t stride;
+};
+static_assert(sizeof(PenaliseParams) == 40);
+static_assert(offsetof(PenaliseParams, penalties) == 24);
+static_assert(offsetof(PenaliseParams, stride) == 36);
 
 struct SampleParams {
     const float* logits;
@@ -158,13 +180,30 @@ struct SampleParams {
     const uint64_t* seed;
     const int32_t* sample_index;
     int32_t* out;
+    int32_t* host_out;
     int32_t rows;
     int32_t vocab;
     int32_t stride;
 };
-static_assert(sizeof(SampleParams) == 72);
-static_assert(offsetof(SampleParams, rows) == 56);
-static_assert(offsetof(SampleParams, stride) == 64);
+static_assert(sizeof(SampleParams) == 80);
+static_assert(offsetof(SampleParams, rows) == 64);
+static_assert(offsetof(SampleParams, stride) == 72);
+
+struct AdvanceRowsParams {
+    const int32_t* differences;
+    int32_t* state;
+    const int32_t* tokens;
+    int32_t* kv_index;
+    int32_t* positions;
+    int32_t* token_row;
+    int32_t* last_token;
+    const int32_t* query_start;
+    int32_t capacity;
+    int32_t rows;
+};
+static_assert(sizeof(AdvanceRowsParams) == 72);
+static_assert(offsetof(AdvanceRowsParams, query_start) == 56);
+static_assert(offsetof(AdvanceRowsParams, rows) == 68);
 
 template <typename T>
 struct RandomFillParams {

@@ -8,7 +8,7 @@ use batchlab::runner::cuda::kernels::Kernels;
 use batchlab::runner::cuda::ops::linear::IDENTITY;
 use batchlab::runner::cuda::ops::{
     ArgmaxParams, BiasActivationParams, EmbeddingParams, KvAppendParams, LinearParams, QkvTarget,
-    RandomFillParams, ResidualLayerNormParams, SampleParams,
+    RandomFillParams, ResidualNormParams, SampleParams,
 };
 use batchlab::runner::{Dtype, RunnerError};
 use cudarc::driver::CudaStream;
@@ -48,7 +48,7 @@ pub fn all(sms: usize) -> Vec<Case> {
         (64, 4096),
         (4096, 4096),
     ] {
-        cases.push(residual_layer_norm(tokens, channels));
+        cases.push(residual_norm(tokens, channels));
     }
     for tokens in [1, 64, 4096] {
         cases.push(bias_activation(tokens, 3072));
@@ -158,9 +158,9 @@ fn embedding(tokens: usize, channels: usize) -> Case {
     }
 }
 
-fn residual_layer_norm(tokens: usize, channels: usize) -> Case {
+fn residual_norm(tokens: usize, channels: usize) -> Case {
     Case {
-        kernel: "residual_layer_norm",
+        kernel: "residual_norm",
         shape: format!("T={tokens} C={channels}"),
         // x read and written in f32, add read, out written, and three vectors of parameters.
         bytes: (tokens * channels * (8 + 2 * BYTES) + 3 * channels * BYTES) as f64,
@@ -174,7 +174,7 @@ fn residual_layer_norm(tokens: usize, channels: usize) -> Case {
             let parameters = d.random(DTYPE, 3 * channels, 1.0)?;
             Ok(Box::new(move |d| {
                 let parameter = |i: usize| parameters.ptr() + (i * channels * BYTES) as u64;
-                let p = ResidualLayerNormParams {
+                let p = ResidualNormParams {
                     x: x.ptr(),
                     add: add.ptr(),
                     bias: parameter(0),
@@ -185,8 +185,9 @@ fn residual_layer_norm(tokens: usize, channels: usize) -> Case {
                     rows: tokens as i32,
                     channels: channels as i32,
                     eps: 1e-5,
+                    rms: 0,
                 };
-                Ok(d.kernels.residual_layer_norm(&d.stream, DTYPE, &p)?)
+                Ok(d.kernels.residual_norm(&d.stream, DTYPE, &p)?)
             }))
         }),
     }
@@ -205,7 +206,9 @@ fn bias_activation(tokens: usize, features: usize) -> Case {
             );
             Ok(Box::new(move |d| {
                 let p = BiasActivationParams {
+                    y: h.ptr(),
                     h: h.ptr(),
+                    gated: 0,
                     bias: bias.ptr(),
                     tokens: tokens as i32,
                     features: features as i32,
@@ -247,6 +250,7 @@ fn linear(kernel: &'static str, multiply: Multiply, rows: usize, k: usize, n: us
                     n: n as i32,
                     k: k as i32,
                     activation: IDENTITY,
+                    gated: 0,
                 };
                 Ok(multiply(&d.kernels, &d.stream, DTYPE, &p)?)
             }))
@@ -284,6 +288,8 @@ fn kv_append(tokens: usize, heads: usize, head_dim: usize) -> Case {
                         token_row: token_row.ptr(),
                         kv_index: kv_index.ptr(),
                         page_table: table.ptr(),
+                        positions: 0,
+                        rotary: 0,
                         query_heads: heads as i32,
                         kv_heads: heads as i32,
                         head_dim: head_dim as i32,
@@ -310,11 +316,12 @@ fn argmax(rows: usize) -> Case {
         flop: None,
         prepare: Box::new(move |d, _| {
             let logits = d.random(Dtype::F32, rows * LOGITS_STRIDE, 10.0)?;
-            let out = d.ints(&vec![0; rows])?;
+            let (out, copy) = (d.ints(&vec![0; rows])?, d.ints(&vec![0; rows])?);
             Ok(Box::new(move |d| {
                 let p = ArgmaxParams {
                     logits: logits.ptr(),
                     out: out.ptr(),
+                    host_out: copy.ptr(),
                     rows: rows as i32,
                     vocab: VOCAB as i32,
                     stride: LOGITS_STRIDE as i32,
@@ -338,7 +345,7 @@ fn sample(rows: usize, top_k: i32, top_p: f32) -> Case {
             let seeds: Vec<u64> = (0..rows as u64).collect();
             let seed = d.raw(bytemuck::cast_slice(&seeds))?;
             let sample_index = d.ints(&vec![1; rows])?;
-            let out = d.ints(&vec![0; rows])?;
+            let (out, copy) = (d.ints(&vec![0; rows])?, d.ints(&vec![0; rows])?);
             Ok(Box::new(move |d| {
                 let p = SampleParams {
                     logits: logits.ptr(),
@@ -348,6 +355,7 @@ fn sample(rows: usize, top_k: i32, top_p: f32) -> Case {
                     seed: seed.ptr(),
                     sample_index: sample_index.ptr(),
                     out: out.ptr(),
+                    host_out: copy.ptr(),
                     rows: rows as i32,
                     vocab: VOCAB as i32,
                     stride: LOGITS_STRIDE as i32,

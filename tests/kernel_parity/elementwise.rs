@@ -1,13 +1,13 @@
-//! embedding, residual_layer_norm, bias_activation, kv_append and random_fill.
+//! embedding, residual_norm, bias_activation, kv_append and random_fill.
 
 use batchlab::kv::KvLayout;
-use batchlab::model::{Activation, seeded_unit};
+use batchlab::model::{Activation, NormKind, Rope, RopeScaling, seeded_unit};
 use batchlab::runner::Dtype;
 use batchlab::runner::cpu::ops;
 use batchlab::runner::cuda::ops as cuda;
 use batchlab::runner::cuda::ops::bias_activation::activation_code;
 
-use crate::check::{Tolerance, assert_close};
+use crate::check::{Tolerance, assert_close, assert_close_where_written};
 use crate::device::{DTYPES, Gpu, Inputs, gpu, rounded};
 use crate::kv_places::KvPlaces;
 
@@ -26,8 +26,11 @@ fn embedding() {
             let wpe = inputs.normal(dtype, places * channels, 0.1);
             let ids: Vec<u32> = (0..tokens).map(|_| inputs.below(vocab) as u32).collect();
             let positions: Vec<u32> = (0..tokens).map(|_| inputs.below(places) as u32).collect();
+            // Every second model knows its positions otherwise.
+            let learned = tokens % 2 == 1;
             let mut expected = vec![0.0; tokens * channels];
-            ops::embedding(&mut expected, &ids, &positions, &wte, Some(&wpe), channels);
+            let places = learned.then_some(&*wpe);
+            ops::embedding(&mut expected, &ids, &positions, &wte, places, channels);
 
             let x = gpu.poison(Dtype::F32, (tokens + 1) * channels);
             let (ids, positions) = (gpu.ints(&signed(&ids)), gpu.ints(&signed(&positions)));
@@ -37,7 +40,7 @@ fn embedding() {
                 token_ids: ids.ptr(gpu),
                 positions: positions.ptr(gpu),
                 wte: wte.ptr(gpu),
-                wpe: wpe.ptr(gpu),
+                wpe: if learned { wpe.ptr(gpu) } else { 0 },
                 tokens: tokens as i32,
                 channels: channels as i32,
             };
@@ -54,6 +57,11 @@ fn embedding() {
     }
 }
 
+pub const ROPE: Rope = Rope {
+    theta: 10_000.0,
+    scaling: RopeScaling::Default,
+};
+
 /// One call: what the optional arguments are, and the row's distance from zero.
 struct NormCase {
     rows: usize,
@@ -62,20 +70,23 @@ struct NormCase {
     bias: bool,
     gather: bool,
     shift: f32,
+    kind: NormKind,
 }
 
 #[test]
-fn residual_layer_norm() {
+fn residual_norm() {
     let Some(gpu) = gpu() else { return };
     let mut inputs = Inputs::fresh();
     for dtype in DTYPES {
         for (rows, channels) in [(1, 32), (5, 768), (64, 1600), (3, 8192), (2, 1032), (9, 40)] {
-            for (add, bias, gather, shift) in [
-                (true, true, false, 0.0),
-                (true, false, false, 0.0),
-                (false, false, false, 100.0),
-                (true, true, true, 1.0),
-                (false, false, true, 0.0),
+            for (add, bias, gather, shift, kind) in [
+                (true, true, false, 0.0, NormKind::LayerNorm),
+                (true, false, false, 0.0, NormKind::LayerNorm),
+                (false, false, false, 100.0, NormKind::LayerNorm),
+                (true, true, true, 1.0, NormKind::LayerNorm),
+                (false, false, true, 0.0, NormKind::LayerNorm),
+                (true, false, false, 0.5, NormKind::RmsNorm),
+                (false, false, true, 100.0, NormKind::RmsNorm),
             ] {
                 let case = NormCase {
                     rows,
@@ -84,6 +95,7 @@ fn residual_layer_norm() {
                     bias,
                     gather,
                     shift,
+                    kind,
                 };
                 check_norm(gpu, &mut inputs, dtype, &case);
             }
@@ -124,32 +136,36 @@ fn check_norm(gpu: &Gpu, inputs: &mut Inputs, dtype: Dtype, case: &NormCase) {
         .copied()
         .collect();
     let mut expected = vec![0.0; rows * channels];
-    ops::layer_norm(&mut expected, &gathered, &weight, &beta, 1e-5);
+    match case.kind {
+        NormKind::LayerNorm => ops::layer_norm(&mut expected, &gathered, &weight, &beta, 1e-5),
+        NormKind::RmsNorm => ops::rms_norm(&mut expected, &gathered, &weight, 1e-5),
+    }
 
     let device_x = gpu.floats(Dtype::F32, &x);
     let out = gpu.poison(dtype, (rows + 1) * channels);
     let [add, bias, weight, beta] = [&add, &bias, &weight, &beta].map(|v| gpu.floats(dtype, v));
     let index = gpu.ints(&signed(&index));
     let given = |given: bool, ptr: u64| if given { ptr } else { 0 };
-    let params = cuda::ResidualLayerNormParams {
+    let params = cuda::ResidualNormParams {
         x: device_x.ptr(gpu),
         add: given(case.add, add.ptr(gpu)),
         bias: given(case.bias, bias.ptr(gpu)),
         weight: weight.ptr(gpu),
-        beta: beta.ptr(gpu),
+        beta: given(case.kind == NormKind::LayerNorm, beta.ptr(gpu)),
         out: out.ptr(gpu),
         row_index: given(case.gather, index.ptr(gpu)),
         rows: rows as i32,
         channels: channels as i32,
         eps: 1e-5,
+        rms: i32::from(case.kind == NormKind::RmsNorm),
     };
     gpu.kernels
-        .residual_layer_norm(&gpu.stream, dtype, &params)
+        .residual_norm(&gpu.stream, dtype, &params)
         .unwrap();
 
     let what = format!(
-        "{dtype:?} rows {rows} channels {channels} add {} gather {}",
-        case.add, case.gather
+        "{dtype:?} {:?} rows {rows} channels {channels} add {} gather {}",
+        case.kind, case.add, case.gather
     );
     let result = gpu.read(&out);
     // A row 100 from zero loses two digits of its deviations when x is rounded to f32.
@@ -178,35 +194,60 @@ fn bias_activation() {
     let Some(gpu) = gpu() else { return };
     let mut inputs = Inputs::fresh();
     for dtype in DTYPES {
-        for activation in [Activation::GeluTanh, Activation::GeluErf, Activation::Relu] {
-            for (tokens, features) in [(1, 3072), (9, 128), (64, 1032), (5, 6400)] {
-                let bias = inputs.normal(dtype, features, 0.5);
-                let mut h = inputs.normal(dtype, tokens * features, 2.0);
+        for activation in [
+            Activation::GeluTanh,
+            Activation::GeluErf,
+            Activation::Relu,
+            Activation::Silu,
+        ] {
+            for (tokens, features, gated, biased) in [
+                (1, 3072, false, true),
+                (9, 128, true, false),
+                (64, 1032, false, true),
+                (5, 6400, true, true),
+                (3, 1032, true, false),
+                (7, 40, false, false),
+            ] {
+                let width = if gated { 2 * features } else { features };
+                let bias = inputs.normal(dtype, width, 0.5);
+                let mut h = inputs.normal(dtype, tokens * width, 2.0);
                 // Far out, where a careless formula overflows.
-                for (v, far) in h.iter_mut().zip([-200.0, 200.0, -3e4, 3e4, 0.0]) {
+                for (v, far) in h.iter_mut().zip([-200.0, 200.0, 200.0, -200.0, 0.0]) {
                     *v = far;
                 }
                 let h = rounded(dtype, &h);
-                let mut expected = h.clone();
-                ops::add_bias(&mut expected, Some(&bias));
-                ops::activation(&mut expected, activation);
+                let mut summed = h.clone();
+                ops::add_bias(&mut summed, biased.then_some(&*bias));
+                let expected = if gated {
+                    let mut y = vec![0.0; tokens * features];
+                    ops::gated_activation(&mut y, &summed, activation);
+                    y
+                } else {
+                    ops::activation(&mut summed, activation);
+                    summed
+                };
 
                 let mut padded = h.clone();
-                padded.extend(vec![f32::NAN; features]);
-                let (device_h, device_bias) =
-                    (gpu.floats(dtype, &padded), gpu.floats(dtype, &bias));
+                padded.extend(vec![f32::NAN; width]);
+                let device_h = gpu.floats(dtype, &padded);
+                let device_bias = gpu.floats(dtype, &bias);
+                let apart = gpu.poison(dtype, (tokens + 1) * features);
+                // Without the gate it is in place.
+                let y = if gated { &apart } else { &device_h };
                 let params = cuda::BiasActivationParams {
+                    y: y.ptr(gpu),
                     h: device_h.ptr(gpu),
-                    bias: device_bias.ptr(gpu),
+                    bias: if biased { device_bias.ptr(gpu) } else { 0 },
                     tokens: tokens as i32,
                     features: features as i32,
                     activation: activation_code(activation),
+                    gated: i32::from(gated),
                 };
                 gpu.kernels
                     .bias_activation(&gpu.stream, dtype, &params)
                     .unwrap();
-                let out = gpu.read(&device_h);
-                let what = format!("{dtype:?} {activation:?} {tokens}×{features}");
+                let out = gpu.read(y);
+                let what = format!("{dtype:?} {activation:?} {tokens}×{features} gated {gated}");
                 let expected = rounded(dtype, &expected);
                 assert_close(
                     &what,
@@ -228,12 +269,13 @@ fn kv_append() {
     let Some(gpu) = gpu() else { return };
     let mut inputs = Inputs::fresh();
     for dtype in DTYPES {
-        for (query_heads, kv_heads, head_dim, page_size) in [
-            (12, 12, 64, 64),
-            (25, 25, 64, 16),
-            (8, 1, 128, 8),
-            (4, 2, 80, 128),
-            (1, 1, 32, 16),
+        for (query_heads, kv_heads, head_dim, page_size, rotary, biased) in [
+            (12, 12, 64, 64, false, true),
+            (25, 25, 64, 16, false, true),
+            (8, 1, 128, 8, true, false),
+            (4, 2, 80, 128, true, true),
+            (1, 1, 32, 16, false, false),
+            (9, 3, 64, 32, true, false),
         ] {
             let layout = KvLayout {
                 layers: 1,
@@ -247,19 +289,29 @@ fn kv_append() {
             let width = (query_heads + 2 * kv_heads) * head_dim;
             let qkv = inputs.normal(dtype, tokens * width, 1.0);
             let bias = inputs.normal(dtype, width, 1.0);
+            let table = ROPE.table(head_dim, places.positions());
             let mut q = vec![0.0; tokens * query_heads * head_dim];
             let mut kv = vec![f32::NAN; places.elements()];
-            let mut biased = qkv.clone();
-            ops::add_bias(&mut biased, Some(&bias));
-            ops::kv_append(&mut q, &mut kv, &biased, &places.slots(), &layout);
+            let mut summed = qkv.clone();
+            ops::add_bias(&mut summed, biased.then_some(&*bias));
+            if rotary {
+                let positions = places.token_positions();
+                ops::rotate(&mut summed, positions, &table, query_heads, &layout);
+            }
+            ops::kv_append(&mut q, &mut kv, &summed, &places.slots(), &layout);
 
             let device_q = gpu.poison(dtype, q.len() + head_dim);
             let device_kv = gpu.poison(dtype, kv.len());
             let (device_qkv, device_bias) = (gpu.floats(dtype, &qkv), gpu.floats(dtype, &bias));
+            let device_table = gpu.floats(Dtype::F32, table.as_flattened());
+            let mut to = places.target(gpu, query_heads, &device_q, &device_kv);
+            if rotary {
+                to.rotary = device_table.ptr(gpu);
+            }
             let params = cuda::KvAppendParams {
                 qkv: device_qkv.ptr(gpu),
-                bias: device_bias.ptr(gpu),
-                to: places.target(gpu, query_heads, &device_q, &device_kv),
+                bias: if biased { device_bias.ptr(gpu) } else { 0 },
+                to,
                 tokens: tokens as i32,
             };
             gpu.kernels.kv_append(&gpu.stream, dtype, &params).unwrap();
@@ -267,9 +319,17 @@ fn kv_append() {
                 format!("{dtype:?} heads {query_heads}/{kv_heads} D {head_dim} P {page_size}");
             let mut expected_q = rounded(dtype, &q);
             expected_q.extend(vec![f32::NAN; head_dim]);
-            // One addition and one rounding on both sides: equal to the bit, and NaN where nothing is written.
-            assert_same(&what, &gpu.read(&device_q), &expected_q);
-            assert_same(&what, &gpu.read(&device_kv), &rounded(dtype, &kv));
+            let (out_q, out_kv) = (gpu.read(&device_q), gpu.read(&device_kv));
+            if rotary {
+                // A turn is two products and a sum, which may be fused.
+                let tolerance = Tolerance::rounding(dtype);
+                assert_close_where_written(&what, &out_q, &expected_q, tolerance);
+                assert_close_where_written(&what, &out_kv, &rounded(dtype, &kv), tolerance);
+            } else {
+                // One addition and one rounding on both sides: equal to the bit, and NaN where nothing is written.
+                assert_same(&what, &out_q, &expected_q);
+                assert_same(&what, &out_kv, &rounded(dtype, &kv));
+            }
         }
     }
 }

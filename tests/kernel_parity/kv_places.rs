@@ -15,7 +15,9 @@ pub struct KvPlaces {
     token_row: Vec<u32>,
     /// `None` for a padding token.
     kv_index: Vec<Option<usize>>,
-    device: [Buffer; 3],
+    /// Of each token; any, since rows may be padded.
+    positions: Vec<u32>,
+    device: [Buffer; 4],
 }
 
 impl KvPlaces {
@@ -37,18 +39,23 @@ impl KvPlaces {
         for i in (1..table.len()).rev() {
             table.swap(i, inputs.below(i + 1));
         }
+        let positions: Vec<u32> = (0..tokens)
+            .map(|_| inputs.below(PER_ROW * page_size) as u32)
+            .collect();
         let index = |i: &Option<usize>| i.map_or(-1, |i| i as i32);
         let signed = |values: &[u32]| values.iter().map(|&v| v as i32).collect::<Vec<_>>();
         let device = [
             gpu.ints(&signed(&token_row)),
             gpu.ints(&kv_index.iter().map(index).collect::<Vec<_>>()),
             gpu.ints(&signed(&table)),
+            gpu.ints(&signed(&positions)),
         ];
         Self {
             layout,
             table,
             token_row,
             kv_index,
+            positions,
             device,
         }
     }
@@ -56,6 +63,15 @@ impl KvPlaces {
     /// Elements of the slab.
     pub fn elements(&self) -> usize {
         self.table.len() * self.layout.page_elements()
+    }
+
+    /// Positions that tokens may have.
+    pub fn positions(&self) -> usize {
+        PER_ROW * self.layout.page_size
+    }
+
+    pub fn token_positions(&self) -> &[u32] {
+        &self.positions
     }
 
     /// As the CPU reference takes them.
@@ -68,15 +84,17 @@ impl KvPlaces {
         places.map(slot).collect()
     }
 
-    /// As the kernels take them.
+    /// As the kernels take them, not turned.
     pub fn target(&self, gpu: &Gpu, query_heads: usize, q: &Buffer, kv: &Buffer) -> QkvTarget {
-        let [token_row, kv_index, page_table] = &self.device;
+        let [token_row, kv_index, page_table, positions] = &self.device;
         QkvTarget {
             q: q.ptr(gpu),
             kv: kv.ptr(gpu),
             token_row: token_row.ptr(gpu),
             kv_index: kv_index.ptr(gpu),
             page_table: page_table.ptr(gpu),
+            positions: positions.ptr(gpu),
+            rotary: 0,
             query_heads: query_heads as i32,
             kv_heads: self.layout.kv_heads as i32,
             head_dim: self.layout.head_dim as i32,

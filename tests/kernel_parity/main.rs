@@ -10,4 +10,5 @@ mod device;
 mod elementwise;
 mod kv_places;
 mod linear;
+mod rows;
 mod sampling;

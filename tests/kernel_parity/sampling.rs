@@ -1,9 +1,10 @@
-//! argmax and sample.
+//! argmax, sample and penalise.
 
 use batchlab::runner::Dtype;
 use batchlab::runner::cuda::ops as cuda;
 use batchlab::sampling::{self, Sampling};
 
+use crate::check::{Tolerance, assert_close_where_written};
 use crate::device::{Gpu, Inputs, gpu, quick};
 
 /// (V, stride): whole vectors, odd rows, fewer logits than threads.
@@ -43,9 +44,11 @@ fn argmax() {
                 .collect();
             let device_logits = gpu.floats(Dtype::F32, &logits);
             let out = gpu.ints(&vec![-7; rows + 1]);
+            let copy = gpu.ints(&vec![-7; rows + 1]);
             let params = cuda::ArgmaxParams {
                 logits: device_logits.ptr(gpu),
                 out: out.ptr(gpu),
+                host_out: copy.ptr(gpu),
                 rows: rows as i32,
                 vocab: vocab as i32,
                 stride: stride as i32,
@@ -54,7 +57,60 @@ fn argmax() {
             let tokens = gpu.read_ints(&out);
             assert_eq!(tokens[..rows], expected, "V {vocab} stride {stride}");
             assert_eq!(tokens[rows], -7);
+            assert_eq!(gpu.read_ints(&copy), tokens);
         }
+    }
+}
+
+#[test]
+fn penalise() {
+    let Some(gpu) = gpu() else { return };
+    let mut inputs = Inputs::fresh();
+    for (vocab, stride) in SHAPES {
+        let rows = 5;
+        let before = logits(&mut inputs, rows, vocab, stride);
+        // None, one, and up to a thousand tokens, each once.
+        let seen: Vec<Vec<u32>> = [0, 1, 9, 300, 1000]
+            .map(|wanted| {
+                let first = inputs.below(vocab);
+                let count = wanted.min(vocab);
+                (0..count).map(|i| ((first + i) % vocab) as u32).collect()
+            })
+            .to_vec();
+        let penalties = [1.3, 2.0, 0.5, 1.0, 1.1f32];
+        let mut expected = before.clone();
+        for ((row, ids), penalty) in expected.chunks_exact_mut(stride).zip(&seen).zip(penalties) {
+            sampling::penalise(&mut row[..vocab], ids, penalty);
+        }
+        let mut starts = vec![0];
+        for ids in &seen {
+            starts.push(starts[starts.len() - 1] + ids.len() as i32);
+        }
+        let ids: Vec<i32> = seen
+            .concat()
+            .iter()
+            .map(|&id| id as i32)
+            .chain([-1])
+            .collect();
+        let device_logits = gpu.floats(Dtype::F32, &before);
+        let (starts, ids) = (gpu.ints(&starts), gpu.ints(&ids));
+        let penalties = gpu.floats(Dtype::F32, &penalties);
+        let params = cuda::PenaliseParams {
+            logits: device_logits.ptr(gpu),
+            starts: starts.ptr(gpu),
+            ids: ids.ptr(gpu),
+            penalties: penalties.ptr(gpu),
+            rows: rows as i32,
+            stride: stride as i32,
+        };
+        gpu.kernels.penalise(&gpu.stream, &params).unwrap();
+        let what = format!("V {vocab} stride {stride}");
+        // Division on a GPU rounds as on a CPU.
+        let tolerance = Tolerance {
+            atol: 0.0,
+            rtol: 1e-6,
+        };
+        assert_close_where_written(&what, &gpu.read(&device_logits), &expected, tolerance);
     }
 }
 
@@ -196,6 +252,7 @@ fn run(
     let sample_index = gpu.ints(&indices.iter().map(|&i| i as i32).collect::<Vec<_>>());
     let logits = gpu.floats(Dtype::F32, logits);
     let out = gpu.ints(&vec![-7; rows.len() + 1]);
+    let copy = gpu.ints(&vec![-7; rows.len() + 1]);
     let params = cuda::SampleParams {
         logits: logits.ptr(gpu),
         temperature: temperature.ptr(gpu),
@@ -204,12 +261,14 @@ fn run(
         seed: seed.ptr(gpu),
         sample_index: sample_index.ptr(gpu),
         out: out.ptr(gpu),
+        host_out: copy.ptr(gpu),
         rows: rows.len() as i32,
         vocab: vocab as i32,
         stride: stride as i32,
     };
     gpu.kernels.sample(&gpu.stream, &params).unwrap();
     let mut tokens = gpu.read_ints(&out);
+    assert_eq!(gpu.read_ints(&copy), tokens);
     assert_eq!(tokens.pop(), Some(-7));
     tokens
 }

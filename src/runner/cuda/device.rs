@@ -249,6 +249,11 @@ pub struct Pinned {
 }
 
 impl Pinned {
+    /// Its address, for the host and, since addressing is unified, for kernels.
+    pub fn address(&self) -> sys::CUdeviceptr {
+        self.start as sys::CUdeviceptr
+    }
+
     pub fn words(&self) -> &[i32] {
         // SAFETY: `slice` owns `len` zeroed or written elements at `start`.
         unsafe { std::slice::from_raw_parts(self.start, self.slice.len()) }

@@ -2,7 +2,7 @@
 //! nothing, so that the same code runs plainly and under graph capture.
 
 use crate::kv::KvLayout;
-use crate::model::{ModelSpec, Param};
+use crate::model::{ModelSpec, NormKind, Param};
 use crate::runner::{Dtype, RunnerError};
 
 use super::device::Device;
@@ -11,8 +11,8 @@ use super::inputs::InputArrays;
 use super::kernels::Kernels;
 use super::ops::attention_decode::split;
 use super::ops::{
-    ArgmaxParams, AttentionDecodeParams, AttentionPrefillParams, EmbeddingParams,
-    ResidualLayerNormParams, SampleParams,
+    AdvanceRowsParams, ArgmaxParams, AttentionDecodeParams, AttentionPrefillParams,
+    EmbeddingParams, PenaliseParams, ResidualNormParams, SampleParams,
 };
 use super::scratch::Scratch;
 use super::shape::{StepShape, bucket};
@@ -29,6 +29,8 @@ pub struct Network {
     pub layout: KvLayout,
     pub kv_slab: u64,
     pub kv_pages: usize,
+    /// The address of the table of rotary positions, or 0.
+    pub rotary: u64,
 }
 
 /// One step through the network.
@@ -36,9 +38,15 @@ pub struct Forward<'a> {
     pub device: &'a Device,
     pub network: &'a mut Network,
     pub inputs: InputArrays,
+    /// How the rows get to this step.
+    pub advance: AdvanceRowsParams,
+    /// The repetition penalties of a step that has some.
+    pub penalties: PenaliseParams,
+    /// Where the host finds the tokens.
+    pub host_tokens: u64,
     pub shape: StepShape,
-    /// The address of the bias of the last block's update, while the update is in scratch and not
-    /// yet part of the residual stream.
+    /// The address of the bias of the last block's update, or 0, while the update is in scratch and
+    /// not yet part of the residual stream.
     pub pending_bias: Option<u64>,
 }
 
@@ -46,6 +54,7 @@ impl Forward<'_> {
     /// Token ids in, the next token of every row out, all in device memory.
     pub fn run(mut self) -> Result<(), RunnerError> {
         let layers = self.network.spec.layers;
+        self.advance_rows()?;
         self.embed()?;
         for layer in 0..layers {
             self.normalise_for_attention(layer)?;
@@ -61,6 +70,11 @@ impl Forward<'_> {
         self.choose_tokens()
     }
 
+    fn advance_rows(&self) -> Result<(), RunnerError> {
+        let kernels = &self.network.kernels;
+        kernels.advance_rows(&self.device.stream, &self.advance)
+    }
+
     fn embed(&self) -> Result<(), RunnerError> {
         let n = &*self.network;
         let p = EmbeddingParams {
@@ -68,7 +82,7 @@ impl Forward<'_> {
             token_ids: self.inputs.token_ids,
             positions: self.inputs.positions,
             wte: n.weights[Param::TokenEmbedding],
-            wpe: n.weights[Param::PositionEmbedding],
+            wpe: n.weights.optional(Param::PositionEmbedding),
             tokens: self.shape.tokens as i32,
             channels: n.spec.channels as i32,
         };
@@ -98,40 +112,42 @@ impl Forward<'_> {
             Rows::Tokens => (self.shape.tokens, 0),
             Rows::LastTokens => (self.shape.rows, self.inputs.last_token),
         };
-        let p = ResidualLayerNormParams {
+        let p = ResidualNormParams {
             x: n.scratch.residual,
             add: pending_bias.map_or(0, |_| n.scratch.update),
             bias: pending_bias.unwrap_or(0),
             weight: n.weights[weight],
-            beta: n.weights[beta],
+            beta: n.weights.optional(beta),
             out: n.scratch.normed,
             row_index,
             rows: rows as i32,
             channels: n.spec.channels as i32,
             eps: n.spec.norm_eps,
+            rms: i32::from(n.spec.norm == NormKind::RmsNorm),
         };
-        n.kernels
-            .residual_layer_norm(&self.device.stream, n.dtype, &p)
+        n.kernels.residual_norm(&self.device.stream, n.dtype, &p)
     }
 
+    /// The rows with one token, then the others.
     fn attend(&self, layer: usize) -> Result<(), RunnerError> {
-        match self.shape.is_decode() {
-            true => self.attend_decode(layer),
-            false => self.attend_prefill(layer),
-        }
+        self.attend_decode(layer)?;
+        self.attend_prefill(layer)
     }
 
     fn attend_prefill(&self, layer: usize) -> Result<(), RunnerError> {
         let n = &*self.network;
+        // A row's tokens are found by `query_start`, so that arrays of tokens stay where they are.
+        let first = self.shape.decoding;
+        let from = |rows: u64, stride: usize| rows + (4 * first * stride) as u64;
         let p = AttentionPrefillParams {
             out: n.scratch.attended,
             q: n.scratch.query,
             kv: n.layer_kv(layer),
-            page_table: self.inputs.page_table,
-            query_start: self.inputs.query_start,
-            kv_start: self.inputs.kv_start,
-            kv_len: self.inputs.kv_len,
-            rows: self.shape.rows as i32,
+            page_table: from(self.inputs.page_table, self.inputs.page_stride),
+            query_start: from(self.inputs.query_start, 1),
+            kv_start: from(self.inputs.kv_start, 1),
+            kv_len: from(self.inputs.kv_len, 1),
+            rows: (self.shape.rows - first) as i32,
             max_query_len: self.shape.max_query_len as i32,
             query_heads: n.spec.heads as i32,
             kv_heads: n.spec.kv_heads as i32,
@@ -147,9 +163,12 @@ impl Forward<'_> {
     fn attend_decode(&self, layer: usize) -> Result<(), RunnerError> {
         let n = &*self.network;
         let StepShape {
-            rows, max_kv_len, ..
+            decoding,
+            max_kv_len,
+            ..
         } = self.shape;
-        let split = split(rows, n.spec.kv_heads, max_kv_len, self.device.sms);
+        let (rows, kv_heads) = (bucket(decoding), n.spec.kv_heads);
+        let split = split(rows, kv_heads, max_kv_len, self.device.sms);
         let p = AttentionDecodeParams {
             out: n.scratch.attended,
             q: n.scratch.query,
@@ -159,7 +178,7 @@ impl Forward<'_> {
             kv_len: self.inputs.kv_len,
             partial_out: n.scratch.partial_out,
             partial_lse: n.scratch.partial_lse,
-            rows: rows as i32,
+            rows: decoding as i32,
             splits: split.splits as i32,
             chunk: split.chunk as i32,
             query_heads: n.spec.heads as i32,
@@ -182,7 +201,7 @@ impl Forward<'_> {
         };
         let operands = Operands {
             x: n.scratch.normed,
-            w: n.weights[Param::TokenEmbedding],
+            w: n.weights[Param::head(&n.spec)],
             y: n.scratch.logits,
         };
         n.gemms.multiply(self.device, shape, operands)
@@ -191,13 +210,17 @@ impl Forward<'_> {
     fn choose_tokens(&self) -> Result<(), RunnerError> {
         let n = &*self.network;
         let stream = &self.device.stream;
-        let (logits, out) = (n.scratch.logits, n.scratch.tokens);
+        let (logits, out, host_out) = (n.scratch.logits, n.scratch.tokens, self.host_tokens);
+        if self.shape.penalised {
+            n.kernels.penalise(stream, &self.penalties)?;
+        }
         let rows = self.shape.rows as i32;
         let (vocab, stride) = (n.spec.vocab as i32, padded_vocab(&n.spec) as i32);
         if !self.shape.sampled {
             let p = ArgmaxParams {
                 logits,
                 out,
+                host_out,
                 rows,
                 vocab,
                 stride,
@@ -212,6 +235,7 @@ impl Forward<'_> {
             seed: self.inputs.seed,
             sample_index: self.inputs.sample_index,
             out,
+            host_out,
             rows,
             vocab,
             stride,

@@ -31,7 +31,9 @@ impl Graphs {
 
     /// Whether a step of this shape, which just ran plainly, is to be captured.
     pub fn wants(&self, shape: &StepShape) -> bool {
-        self.off.is_none() && shape.is_decode() && !self.captured.contains_key(shape)
+        // A step with penalties reads a buffer that may move.
+        let is_fixed = shape.is_decode() && !shape.penalised;
+        self.off.is_none() && is_fixed && !self.captured.contains_key(shape)
     }
 
     /// Records what `launches` puts on the stream; nothing of it runs. The same launches have run

@@ -1,20 +1,20 @@
-//! A step's integers on their way to the device: one page-locked buffer, one copy.
+//! A step's integers on their way to the device.
 
 use cudarc::driver::result;
 use cudarc::driver::sys::CUdeviceptr;
 
 use super::device::{Device, Memory, Pinned};
 use super::memory::Placement;
+use super::ops::AdvanceRowsParams;
+use super::rows::{Array, RowMirror, RowWords};
 use super::shape::StepShape;
 use crate::plan::StepPlan;
-use crate::runner::RunnerError;
+use crate::runner::{Limits, RunnerError};
 
-/// Addresses of a step's arrays, in 4-byte elements unless noted. They depend on the shape alone,
-/// so that a captured graph finds them where they were.
+/// Addresses of what a step reads, in 4-byte elements unless noted. They depend on whether every row
+/// has one token and on nothing else, so that a captured graph finds them where they were.
 #[derive(Debug, Clone, Copy)]
 pub struct InputArrays {
-    /// `[B]`, 8 bytes each.
-    pub seed: CUdeviceptr,
     /// `[T]`
     pub token_ids: CUdeviceptr,
     /// `[T]`
@@ -37,64 +37,98 @@ pub struct InputArrays {
     pub top_k: CUdeviceptr,
     /// `[B]` f32
     pub top_p: CUdeviceptr,
+    /// `[B]`, 8 bytes each.
+    pub seed: CUdeviceptr,
     /// `[B]`
     pub sample_index: CUdeviceptr,
     /// `[B, page_stride]`
     pub page_table: CUdeviceptr,
     pub page_stride: usize,
+}
+
+/// Where everything lies on the device.
+#[derive(Debug, Clone, Copy)]
+struct Places {
+    rows: RowWords,
+    state: CUdeviceptr,
+    /// `[capacity + 1]`, and the token ids right behind: uploaded together.
+    query_start: CUdeviceptr,
+    token_ids: CUdeviceptr,
+    positions: CUdeviceptr,
+    token_row: CUdeviceptr,
+    kv_index: CUdeviceptr,
+    last_token: CUdeviceptr,
+    /// 0, 1, 2, …: the row and the last token of row b where every row has one.
+    identity: CUdeviceptr,
     end: CUdeviceptr,
 }
 
-impl InputArrays {
-    fn place(base: CUdeviceptr, shape: &StepShape, page_size: usize) -> Self {
-        let (tokens, rows) = (shape.tokens, shape.rows);
-        let page_stride = shape.max_kv_len.div_ceil(page_size);
+impl Places {
+    fn from(base: CUdeviceptr, limits: &Limits, page_size: usize) -> Self {
+        let StepShape { tokens, rows, .. } = StepShape::largest(limits);
+        let rows = RowWords {
+            capacity: rows.next_multiple_of(8),
+            page_stride: limits.max_kv_len.div_ceil(page_size),
+        };
         let mut p = Placement::from(base);
+        let state = p.place(rows.count(), 4);
+        let query_start = p.place(rows.capacity + 1 + tokens, 4);
         Self {
-            seed: p.place(rows, 8),
-            token_ids: p.place(tokens, 4),
+            rows,
+            state,
+            query_start,
+            token_ids: query_start + 4 * (rows.capacity as u64 + 1),
             positions: p.place(tokens, 4),
             token_row: p.place(tokens, 4),
             kv_index: p.place(tokens, 4),
-            query_start: p.place(rows + 1, 4),
-            kv_start: p.place(rows, 4),
-            kv_len: p.place(rows, 4),
-            last_token: p.place(rows, 4),
-            temperature: p.place(rows, 4),
-            top_k: p.place(rows, 4),
-            top_p: p.place(rows, 4),
-            sample_index: p.place(rows, 4),
-            page_table: p.place(rows * page_stride, 4),
-            page_stride,
+            last_token: p.place(rows.capacity, 4),
+            identity: p.place(rows.capacity, 4),
             end: p.end(),
         }
     }
-
-    /// Bytes of all arrays of a step of this shape.
-    pub fn bytes(shape: &StepShape, page_size: usize) -> u64 {
-        Self::place(0, shape, page_size).end
-    }
 }
 
-/// The buffer on the host and its twin on the device.
+/// Bytes of device memory that the inputs take.
+pub fn bytes(limits: &Limits, page_size: usize) -> u64 {
+    Places::from(0, limits, page_size).end
+}
+
+/// Threads of `advance_rows`, which reads as many differences unasked.
+pub const ADVANCE_THREADS: usize = 256;
+
+/// The rows' state on the device with its mirror, and the buffers that plans travel through.
 pub struct Inputs {
-    host: Pinned,
+    places: Places,
+    mirror: RowMirror,
+    /// How many differences, a word unused, then pairs of index and value.
+    differences: Pinned,
+    /// `query_start` and the token ids of a step whose rows have several.
+    prompts: Pinned,
     device: Memory,
-    page_size: usize,
 }
 
 impl Inputs {
-    /// Room for steps up to `largest`.
+    /// Room for every step within `limits`.
     pub fn allocate(
         device: &Device,
-        largest: &StepShape,
+        limits: &Limits,
         page_size: usize,
     ) -> Result<Self, RunnerError> {
-        let bytes = InputArrays::bytes(largest, page_size);
+        let memory = device.allocate("step inputs", bytes(limits, page_size))?;
+        let places = Places::from(memory.address, limits, page_size);
+        let identity: Vec<u8> = (0..places.rows.capacity as u32)
+            .flat_map(u32::to_le_bytes)
+            .collect();
+        // SAFETY: `identity` holds as many words.
+        unsafe { device.upload(places.identity, &identity) }?;
+        let pairs = places.rows.count().max(ADVANCE_THREADS);
+        let prompts = (places.positions - places.query_start) as usize / 4;
         Ok(Self {
-            host: device.allocate_pinned(bytes as usize / 4)?,
-            device: device.allocate("step inputs", bytes)?,
-            page_size,
+            mirror: RowMirror::zeroed(places.rows),
+            differences: device.allocate_pinned(2 + 2 * pairs)?,
+            prompts: device.allocate_pinned(prompts)?,
+            places,
+            device: memory,
         })
     }
 
@@ -105,152 +139,90 @@ impl Inputs {
 
     /// Where a step of this shape finds its arrays.
     pub fn arrays(&self, shape: &StepShape) -> InputArrays {
-        InputArrays::place(self.device.address, shape, self.page_size)
+        let p = &self.places;
+        let state = |array| p.state + 4 * p.rows.array(array) as u64;
+        let (token_ids, token_row, last_token) = match shape.is_decode() {
+            true => (state(Array::Token), p.identity, p.identity),
+            false => (p.token_ids, p.token_row, p.last_token),
+        };
+        InputArrays {
+            token_ids,
+            positions: p.positions,
+            token_row,
+            kv_index: p.kv_index,
+            query_start: p.query_start,
+            kv_start: state(Array::KvStart),
+            kv_len: state(Array::KvLen),
+            last_token,
+            temperature: state(Array::Temperature),
+            top_k: state(Array::TopK),
+            top_p: state(Array::TopP),
+            seed: state(Array::Seed),
+            sample_index: state(Array::SampleIndex),
+            page_table: p.state + 4 * p.rows.page_table() as u64,
+            page_stride: p.rows.page_stride,
+        }
     }
 
-    /// Writes the plan into the host buffer. The plan is within bounds, and no copy is under way.
-    pub fn pack(&mut self, plan: &StepPlan, shape: &StepShape) {
-        let at = InputArrays::place(0, shape, self.page_size);
-        let words = &mut self.host.words_mut()[..at.end as usize / 4];
-        pack(words, &at, plan, shape);
+    /// What `advance_rows` is launched with. `tokens` is the address of the last step's.
+    pub fn advance(&self, shape: &StepShape, tokens: CUdeviceptr) -> AdvanceRowsParams {
+        let p = &self.places;
+        AdvanceRowsParams {
+            differences: self.differences.address(),
+            state: p.state,
+            tokens,
+            kv_index: p.kv_index,
+            positions: p.positions,
+            token_row: p.token_row,
+            last_token: p.last_token,
+            query_start: if shape.is_decode() { 0 } else { p.query_start },
+            capacity: p.rows.capacity as i32,
+            rows: shape.rows as i32,
+        }
     }
 
-    /// Copies what was packed, in stream order.
+    /// Writes what the device does not know into the host buffers. The plan is within bounds, and the
+    /// stream is idle. `tokens` are those of the last step's rows.
+    pub fn pack(&mut self, plan: &StepPlan, shape: &StepShape, tokens: &[i32]) {
+        let words = self.differences.words_mut();
+        let mut count = 0;
+        self.mirror.step(plan, tokens, |index, value| {
+            count += 1;
+            words[2 * count] = index as i32;
+            words[2 * count + 1] = value;
+        });
+        words[0] = count as i32;
+        if !shape.is_decode() {
+            let (starts, ids) = self
+                .prompts
+                .words_mut()
+                .split_at_mut(self.places.rows.capacity + 1);
+            let mut next = 0;
+            for (start, row) in starts.iter_mut().zip(&plan.rows) {
+                *start = next;
+                next += row.query_len as i32;
+            }
+            starts[plan.rows.len()] = next;
+            for (to, &id) in ids.iter_mut().zip(&plan.token_ids) {
+                *to = id as i32;
+            }
+        }
+    }
+
+    /// The device's rows are no longer what the mirror says.
+    pub fn forget(&mut self) {
+        self.mirror.forget();
+    }
+
+    /// Copies the prompts' tokens, in stream order; a decode step has none.
     pub fn upload(&self, device: &Device, shape: &StepShape) -> Result<(), RunnerError> {
-        let used = InputArrays::bytes(shape, self.page_size) as usize / 4;
-        let (to, words) = (self.device.address, &self.host.words()[..used]);
-        // SAFETY: both buffers hold the largest shape, and live until the stream is synchronised.
+        if shape.is_decode() {
+            return Ok(());
+        }
+        let used = self.places.rows.capacity + 1 + shape.tokens;
+        let (to, words) = (self.places.query_start, &self.prompts.words()[..used]);
+        // SAFETY: both buffers hold the largest step, and live until the stream is synchronised.
         let copied = unsafe { result::memcpy_htod_async(to, words, device.stream.cu_stream()) };
         device.check("cuMemcpyHtoDAsync", copied)
-    }
-}
-
-/// Fills `words` with the plan, then with padding rows up to the shape's. `at` starts at 0.
-fn pack(words: &mut [i32], at: &InputArrays, plan: &StepPlan, shape: &StepShape) {
-    words.fill(0);
-    let mut set = |array: CUdeviceptr, index: usize, value: i32| {
-        words[array as usize / 4 + index] = value;
-    };
-    let mut token = 0;
-    for (b, row) in plan.rows.iter().enumerate() {
-        let s = &row.sampling;
-        set(at.seed, 2 * b, s.seed as i32);
-        set(at.seed, 2 * b + 1, (s.seed >> 32) as i32);
-        set(at.temperature, b, s.temperature.to_bits() as i32);
-        set(at.top_k, b, s.top_k.min(i32::MAX as u32) as i32);
-        set(at.top_p, b, s.top_p.to_bits() as i32);
-        set(at.sample_index, b, row.sample_index as i32);
-        set(at.query_start, b, token as i32);
-        set(at.kv_start, b, row.kv_start as i32);
-        set(at.kv_len, b, row.kv_len as i32);
-        for (i, &page) in row.pages.iter().take(at.page_stride).enumerate() {
-            set(at.page_table, b * at.page_stride + i, page as i32);
-        }
-        for kv_index in row.kv_len - row.query_len..row.kv_len {
-            set(at.token_ids, token, plan.token_ids[token] as i32);
-            set(at.positions, token, plan.positions[token] as i32);
-            set(at.token_row, token, b as i32);
-            set(at.kv_index, token, kv_index as i32);
-            token += 1;
-        }
-        set(at.last_token, b, token as i32 - 1);
-    }
-    for b in plan.rows.len()..shape.rows {
-        set(at.top_p, b, 1f32.to_bits() as i32);
-        set(at.query_start, b, token as i32);
-        set(at.token_row, token, b as i32);
-        set(at.kv_index, token, -1);
-        set(at.last_token, b, token as i32);
-        token += 1;
-    }
-    set(at.query_start, shape.rows, token as i32);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::RowPlan;
-    use crate::runner::Limits;
-    use crate::sampling::Sampling;
-
-    fn row(query_len: usize, kv_start: usize, kv_len: usize, pages: &[u32]) -> RowPlan {
-        RowPlan {
-            query_len,
-            kv_start,
-            kv_len,
-            pages: pages.to_vec(),
-            sampling: Sampling {
-                temperature: 0.5,
-                top_k: u32::MAX,
-                top_p: 0.9,
-                repetition_penalty: 1.0,
-                seed: 0x1122_3344_5566_7788,
-            },
-            penalised: Vec::new(),
-            sample_index: 7,
-        }
-    }
-
-    fn packed(plan: &StepPlan, page_size: usize) -> (Vec<i32>, InputArrays, StepShape) {
-        let limits = Limits {
-            max_rows: 4,
-            max_tokens: 16,
-            max_kv_len: 64,
-        };
-        let shape = StepShape::of(plan, &limits);
-        let at = InputArrays::place(0, &shape, page_size);
-        let bytes = InputArrays::bytes(&shape, page_size);
-        assert!(bytes <= InputArrays::bytes(&StepShape::largest(&limits), page_size));
-        let mut words = vec![-9; bytes as usize / 4];
-        pack(&mut words, &at, plan, &shape);
-        (words, at, shape)
-    }
-
-    #[test]
-    fn rows_of_different_lengths_are_packed() {
-        let plan = StepPlan {
-            token_ids: vec![10, 11, 12, 13],
-            positions: vec![0, 0, 1, 20],
-            rows: vec![row(3, 1, 3, &[5]), row(1, 0, 21, &[1, 2, 3, 99])],
-        };
-        let (words, at, shape) = packed(&plan, 8);
-        let read = |array, n| &words[array as usize / 4..][..n];
-        assert_eq!((shape.tokens, shape.rows, shape.max_query_len), (4, 2, 3));
-        assert_eq!(read(at.token_ids, 4), [10, 11, 12, 13]);
-        assert_eq!(read(at.positions, 4), [0, 0, 1, 20]);
-        assert_eq!(read(at.token_row, 4), [0, 0, 0, 1]);
-        assert_eq!(read(at.kv_index, 4), [0, 1, 2, 20]);
-        assert_eq!(read(at.query_start, 3), [0, 3, 4]);
-        assert_eq!(read(at.kv_start, 2), [1, 0]);
-        assert_eq!(read(at.kv_len, 2), [3, 21]);
-        assert_eq!(read(at.last_token, 2), [2, 3]);
-        assert_eq!(read(at.seed, 2), [0x5566_7788, 0x1122_3344]);
-        assert_eq!(read(at.top_k, 1), [i32::MAX]);
-        assert_eq!(read(at.sample_index, 2), [7, 7]);
-        assert_eq!(f32::from_bits(read(at.temperature, 1)[0] as u32), 0.5);
-        assert_eq!(f32::from_bits(read(at.top_p, 1)[0] as u32), 0.9);
-        assert_eq!(at.page_stride, 8);
-        assert_eq!(
-            read(at.page_table, 12),
-            [5, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 99]
-        );
-    }
-
-    #[test]
-    fn decode_is_filled_up_with_rows_that_write_nothing() {
-        let plan = StepPlan {
-            token_ids: vec![10, 11, 12],
-            positions: vec![3, 4, 5],
-            rows: vec![row(1, 0, 4, &[0]), row(1, 0, 5, &[1]), row(1, 0, 6, &[2])],
-        };
-        let (words, at, shape) = packed(&plan, 64);
-        let read = |array, n| &words[array as usize / 4..][..n];
-        assert_eq!((shape.tokens, shape.rows), (4, 4));
-        assert_eq!(read(at.kv_index, 4), [3, 4, 5, -1]);
-        assert_eq!(read(at.kv_len, 4), [4, 5, 6, 0]);
-        assert_eq!(read(at.query_start, 5), [0, 1, 2, 3, 4]);
-        assert_eq!(read(at.last_token, 4), [0, 1, 2, 3]);
-        assert_eq!(read(at.token_ids, 4), [10, 11, 12, 0]);
-        assert_eq!(read(at.temperature, 4)[3], 0);
     }
 }

@@ -102,7 +102,8 @@ pub(super) type PerGroup<F> = [F; GROUPS.len()];
 #[derive(Debug)]
 pub struct Kernels {
     pub(super) embedding: PerDtype<Function>,
-    pub(super) residual_layer_norm: PerDtype<Function>,
+    pub(super) advance_rows: Function,
+    pub(super) residual_norm: PerDtype<Function>,
     pub(super) bias_activation: PerDtype<Function>,
     pub(super) linear_small: PerHalf<[Function; linear_small::ROWS.len()]>,
     pub(super) linear_tiled: PerHalf<Function>,
@@ -110,6 +111,7 @@ pub struct Kernels {
     pub(super) attention_prefill: PerDtype<PerHeadDim<Function>>,
     pub(super) attention_decode: PerDtype<PerHeadDim<PerGroup<Function>>>,
     pub(super) attention_decode_combine: PerDtype<Function>,
+    pub(super) penalise: Function,
     pub(super) argmax: Function,
     pub(super) sample: Function,
     pub(super) random_fill: PerDtype<Function>,
@@ -143,7 +145,8 @@ impl Kernels {
             .map_err(|e| device_error(context, "cuDeviceGetAttribute", e))?;
         let kernels = Self {
             embedding: per_dtype("embedding")?,
-            residual_layer_norm: per_dtype("residual_layer_norm")?,
+            advance_rows: modules.function("advance_rows", "advance_rows_i32")?,
+            residual_norm: per_dtype("residual_norm")?,
             bias_activation: per_dtype("bias_activation")?,
             linear_small: PerHalf {
                 f16: linear_small(Dtype::F16)?,
@@ -172,6 +175,7 @@ impl Kernels {
                 let stem = "attention_decode";
                 modules.function(stem, &format!("{stem}_combine_{dtype}"))
             })?,
+            penalise: modules.function("penalise", "penalise_f32")?,
             argmax: modules.function("argmax", "argmax_f32")?,
             sample: modules.function("sample", "sample_f32")?,
             random_fill: per_dtype("random_fill")?,

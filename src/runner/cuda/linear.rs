@@ -58,7 +58,7 @@ impl Forward<'_> {
     pub(super) fn project_qkv(&mut self, layer: usize) -> Result<(), RunnerError> {
         let network = &*self.network;
         let qkv = network.scratch.qkv;
-        let bias = network.weights[Param::QkvBias(layer)];
+        let bias = network.weights.optional(Param::QkvBias(layer));
         let product = Product {
             x: network.scratch.normed,
             weight: Param::QkvWeight(layer),
@@ -91,6 +91,8 @@ impl Forward<'_> {
             token_row: self.inputs.token_row,
             kv_index: self.inputs.kv_index,
             page_table: self.inputs.page_table,
+            positions: self.inputs.positions,
+            rotary: n.rotary,
             query_heads: n.spec.heads as i32,
             kv_heads: n.spec.kv_heads as i32,
             head_dim: n.spec.head_dim as i32,
@@ -121,36 +123,43 @@ impl Forward<'_> {
         self.add_to_residual(&product, Param::MlpDownBias(layer))
     }
 
-    /// With the activation.
+    /// With the activation, and the gate where there is one.
     pub(super) fn project_up(&mut self, layer: usize) -> Result<(), RunnerError> {
         let network = &*self.network;
-        let (y, bias) = (
-            network.scratch.hidden,
-            network.weights[Param::MlpUpBias(layer)],
-        );
-        let activation = activation_code(network.spec.activation);
+        let (y, spec) = (network.scratch.hidden, &network.spec);
+        let bias = network.weights.optional(Param::MlpUpBias(layer));
+        let activation = activation_code(spec.activation);
+        let gated = i32::from(spec.gated_mlp);
+        let features = spec.mlp_width as i32;
+        let h = match spec.gated_mlp {
+            true => network.scratch.gated,
+            false => y,
+        };
         let product = Product {
             x: network.scratch.normed,
             weight: Param::MlpUpWeight(layer),
-            k: network.spec.channels,
-            n: network.spec.mlp_width,
+            k: spec.channels,
+            n: spec.mlp_up_width(),
         };
         let fused = |p| LinearParams {
             y,
             bias,
             activation,
+            gated,
             ..p
         };
         if self.multiply_fused(&product, fused)? {
             return Ok(());
         }
-        self.multiply(&product, y)?;
+        self.multiply(&product, h)?;
         let p = BiasActivationParams {
-            h: y,
+            y,
+            h,
             bias,
             tokens: self.shape.tokens as i32,
-            features: product.n as i32,
+            features,
             activation,
+            gated,
         };
         let Self {
             network, device, ..
@@ -163,7 +172,7 @@ impl Forward<'_> {
     /// Adds product and bias to the residual stream, or leaves them for the next norm to add.
     fn add_to_residual(&mut self, product: &Product, bias: Param) -> Result<(), RunnerError> {
         let (residual, update) = (self.network.scratch.residual, self.network.scratch.update);
-        let bias = self.network.weights[bias];
+        let bias = self.network.weights.optional(bias);
         let fused = |p| LinearParams {
             residual,
             bias,
@@ -199,6 +208,7 @@ impl Forward<'_> {
             n: n as i32,
             k: k as i32,
             activation: IDENTITY,
+            gated: 0,
         });
         match By::choose(dtype, kernels.has_linear_tiled(dtype), m, k, n) {
             By::LinearSmall => kernels.linear_small(&device.stream, dtype, &p)?,

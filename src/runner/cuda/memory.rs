@@ -1,10 +1,8 @@
 //! The memory plan: what goes where, and whether it fits, before anything is loaded.
 
-use super::inputs::InputArrays;
 use super::kernels::Kernels;
 use super::scratch::{Scratch, ScratchSizes};
-use super::shape::StepShape;
-use super::weights;
+use super::{inputs, rotary, weights};
 use crate::kv::KvLayout;
 use crate::model::ModelSpec;
 use crate::runner::{Dtype, Footprint, KvBudget, Limits, RunnerError, RunnerOptions};
@@ -31,11 +29,11 @@ pub fn footprint(
         limits,
         sms,
     };
-    let inputs = InputArrays::bytes(&StepShape::largest(&limits), options.page_size);
+    let inputs = inputs::bytes(&limits, options.page_size);
     let layout = spec.kv_layout(options.page_size, dtype.bytes());
     let pages = limits.max_rows as u64 * layout.pages_for(limits.max_kv_len) as u64;
     Ok(Footprint {
-        weights: weights::bytes(spec, dtype),
+        weights: weights::bytes(spec, dtype) + rotary::bytes(spec, limits.max_kv_len),
         scratch: Scratch::place(0, &sizes).1 + inputs,
         kv: pages.saturating_mul(layout.bytes_per_page() as u64),
     })

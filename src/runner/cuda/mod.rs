@@ -14,6 +14,9 @@ pub mod kernels;
 mod linear;
 mod memory;
 pub mod ops;
+mod penalties;
+mod rotary;
+pub mod rows;
 mod scratch;
 mod shape;
 mod weights;
@@ -29,6 +32,7 @@ use self::graphs::Graphs;
 use self::inputs::Inputs;
 use self::kernels::Kernels;
 use self::memory::Demand;
+use self::penalties::Penalties;
 use self::scratch::{Scratch, ScratchSizes};
 use self::shape::StepShape;
 use self::weights::{Weights, padded_vocab};
@@ -52,6 +56,7 @@ pub struct CudaRunner {
     memory: MemoryUse,
     _kv: Memory,
     _scratch: Memory,
+    _rotary: Option<Memory>,
     device: Device,
 }
 
@@ -97,8 +102,9 @@ impl CudaRunner {
         let kv_bytes = kv_pages as u64 * layout.bytes_per_page() as u64;
         let kv = device.allocate("the KV cache", kv_bytes)?;
         let largest = StepShape::largest(&limits);
-        let inputs = Inputs::allocate(&device, &largest, options.page_size)?;
+        let inputs = Inputs::allocate(&device, &limits, options.page_size)?;
         let tokens = device.allocate_pinned(largest.rows)?;
+        let rotary = rotary::load(&device, spec, limits.max_kv_len)?;
         let weights = Weights::load(&device, &kernels, model, dtype)?;
         let memory = MemoryUse {
             asked: Footprint {
@@ -106,7 +112,7 @@ impl CudaRunner {
                 ..planned
             },
             given: Footprint {
-                weights: weights.given_bytes(),
+                weights: weights.given_bytes() + rotary.as_ref().map_or(0, |m| m.given),
                 scratch: scratch_memory.given + inputs.given_bytes(),
                 kv: kv.given,
             },
@@ -125,8 +131,10 @@ impl CudaRunner {
                     layout,
                     kv_slab: kv.address,
                     kv_pages,
+                    rotary: rotary.as_ref().map_or(0, |m| m.address),
                 },
                 inputs,
+                penalties: Penalties::default(),
                 tokens,
             },
             bounds: Bounds {
@@ -140,6 +148,7 @@ impl CudaRunner {
             memory,
             _kv: kv,
             _scratch: scratch_memory,
+            _rotary: rotary,
             device,
         };
         runner.warm_up()?;
@@ -152,7 +161,7 @@ impl CudaRunner {
     fn warm_up(&mut self) -> Result<(), RunnerError> {
         let nothing = StepPlan::default();
         for shape in StepShape::decode_shapes(&self.bounds.limits) {
-            self.pipeline.inputs.pack(&nothing, &shape);
+            self.pipeline.pack(&self.device, &nothing, &shape)?;
             self.run(shape)?;
             self.capture_if_new(shape);
         }
@@ -176,6 +185,9 @@ impl CudaRunner {
         let start = Instant::now();
         self.device.synchronize()?;
         let waited = start.elapsed();
+        if launched.is_err() {
+            self.pipeline.inputs.forget();
+        }
         launched?;
         Ok(waited)
     }
@@ -193,32 +205,41 @@ impl CudaRunner {
 struct Pipeline {
     network: Network,
     inputs: Inputs,
-    /// `[B]` the tokens of the last step.
+    penalties: Penalties,
+    /// `[B]` the tokens of the last step, written by its last kernel.
     tokens: Pinned,
 }
 
 impl Pipeline {
-    /// Copy in, forward pass, copy out.
+    /// Makes the host's buffers ready for a step. The stream is idle.
+    fn pack(
+        &mut self,
+        device: &Device,
+        plan: &StepPlan,
+        shape: &StepShape,
+    ) -> Result<(), RunnerError> {
+        if shape.penalised {
+            self.penalties.pack(device, plan)?;
+        }
+        self.inputs.pack(plan, shape, self.tokens.words());
+        Ok(())
+    }
+
+    /// Copy in, forward pass, tokens out.
     fn launch(&mut self, device: &Device, shape: StepShape) -> Result<(), RunnerError> {
         self.inputs.upload(device, &shape)?;
+        let (scratch, stride) = (self.network.scratch, padded_vocab(&self.network.spec));
         let forward = Forward {
             device,
             inputs: self.inputs.arrays(&shape),
+            advance: self.inputs.advance(&shape, scratch.tokens),
+            penalties: self.penalties.params(scratch.logits, stride),
+            host_tokens: self.tokens.address(),
             network: &mut self.network,
             shape,
             pending_bias: None,
         };
-        forward.run()?;
-        self.download(device, shape.rows)
-    }
-
-    fn download(&mut self, device: &Device, rows: usize) -> Result<(), RunnerError> {
-        let from = self.network.scratch.tokens;
-        let to = &mut self.tokens.words_mut()[..rows];
-        // SAFETY: `rows` tokens are at `from`; the page-locked buffer lives until the stream is
-        // synchronised, and is not read before.
-        let copied = unsafe { result::memcpy_dtoh_async(to, from, device.stream.cu_stream()) };
-        device.check("cuMemcpyDtoHAsync", copied)
+        forward.run()
     }
 }
 
@@ -256,7 +277,7 @@ impl Runner for CudaRunner {
     fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, RunnerError> {
         self.bounds.check(plan)?;
         let shape = StepShape::of(plan, &self.bounds.limits);
-        self.pipeline.inputs.pack(plan, &shape);
+        self.pipeline.pack(&self.device, plan, &shape)?;
         let compute = self.run(shape)?;
         self.rows = plan.rows.len();
         let tokens = &self.pipeline.tokens.words()[..self.rows];

@@ -34,6 +34,8 @@ pub struct Scratch {
     pub attended: CUdeviceptr,
     /// `[T, F]`
     pub hidden: CUdeviceptr,
+    /// `[T, 2·F]`, gate and up before the gate opens; empty without one.
+    pub gated: CUdeviceptr,
     /// `[T, C]` what a block adds to the residual stream, before its bias, unless it adds it itself.
     pub update: CUdeviceptr,
     /// f32 `[B, padded V]`
@@ -73,6 +75,14 @@ impl Scratch {
             query: p.place(tokens * query_width, element),
             attended: p.place(tokens * query_width, element),
             hidden: p.place(tokens * spec.mlp_width, element),
+            gated: p.place(
+                if spec.gated_mlp {
+                    tokens * spec.mlp_up_width()
+                } else {
+                    0
+                },
+                element,
+            ),
             update: p.place(tokens * channels, element),
             logits: p.place(rows * padded_vocab(spec), 4),
             tokens: p.place(rows, 4),

@@ -30,37 +30,52 @@ pub struct StepShape {
     pub tokens: usize,
     /// B, rows computed. In a decode step the rows after the plan's are padding.
     pub rows: usize,
+    /// The rows up to the first that has several tokens; all rows of a decode step.
+    pub decoding: usize,
     /// 1 in a decode step.
     pub max_query_len: usize,
-    /// A bound of every row's KV length.
+    /// A bound of the KV length of every decoding row.
     pub max_kv_len: usize,
     /// Some row is not greedy.
     pub sampled: bool,
+    /// Some row has a repetition penalty.
+    pub penalised: bool,
 }
 
 impl StepShape {
     pub fn of(plan: &StepPlan, limits: &Limits) -> Self {
-        let longest = |len: fn(&crate::plan::RowPlan) -> usize| plan.rows.iter().map(len).max();
-        let shape = Self {
-            tokens: plan.tokens(),
-            rows: plan.rows.len(),
-            max_query_len: longest(|row| row.query_len).unwrap_or(1),
-            max_kv_len: kv_bucket(longest(|row| row.kv_len).unwrap_or(1), limits),
-            sampled: plan.rows.iter().any(|row| !row.sampling.is_greedy()),
+        let decoding = plan.rows.iter().take_while(|row| row.query_len == 1);
+        let longest = decoding.clone().map(|row| row.kv_len).max();
+        let max_kv_len = kv_bucket(longest.unwrap_or(1), limits);
+        let shape = match decoding.count() {
+            all if all == plan.rows.len() => Self::decode(all, max_kv_len),
+            decoding => Self {
+                tokens: plan.tokens(),
+                rows: plan.rows.len(),
+                decoding,
+                max_query_len: plan.rows.iter().map(|row| row.query_len).max().unwrap_or(1),
+                max_kv_len,
+                sampled: false,
+                penalised: false,
+            },
         };
-        match shape.is_decode() {
-            true => Self::decode(shape.rows, shape.max_kv_len, shape.sampled),
-            false => shape,
+        Self {
+            sampled: plan.rows.iter().any(|row| !row.sampling.is_greedy()),
+            penalised: plan.rows.iter().any(|row| !row.penalised.is_empty()),
+            ..shape
         }
     }
 
-    fn decode(rows: usize, max_kv_len: usize, sampled: bool) -> Self {
+    /// A greedy step without penalties.
+    fn decode(rows: usize, max_kv_len: usize) -> Self {
         Self {
             tokens: bucket(rows),
             rows: bucket(rows),
+            decoding: bucket(rows),
             max_query_len: 1,
             max_kv_len,
-            sampled,
+            sampled: false,
+            penalised: false,
         }
     }
 
@@ -69,9 +84,11 @@ impl StepShape {
         Self {
             tokens: bucket(limits.max_tokens.max(limits.max_rows)),
             rows: bucket(limits.max_rows),
+            decoding: bucket(limits.max_rows),
             max_query_len: limits.max_tokens,
             max_kv_len: limits.max_kv_len,
             sampled: true,
+            penalised: true,
         }
     }
 
@@ -86,7 +103,7 @@ impl StepShape {
         let mut shapes = Vec::new();
         for len in (0..).map(|i| SHORTEST_KV << i) {
             for &rows in &all {
-                shapes.push(Self::decode(rows, len.min(limits.max_kv_len), false));
+                shapes.push(Self::decode(rows, len.min(limits.max_kv_len)));
             }
             if len >= limits.max_kv_len {
                 return shapes;
@@ -131,7 +148,7 @@ mod tests {
             let largest = StepShape::largest(&limits);
             for rows in 1..=max_rows {
                 for len in 1..=max_kv_len {
-                    let shape = StepShape::decode(rows, kv_bucket(len, &limits), false);
+                    let shape = StepShape::decode(rows, kv_bucket(len, &limits));
                     assert!(known.contains(&shape), "{shape:?}");
                     assert!(shape.max_kv_len >= len && shape.rows >= rows);
                     assert!(shape.rows <= largest.rows && shape.tokens <= largest.tokens);

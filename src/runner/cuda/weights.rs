@@ -61,6 +61,11 @@ impl Index<Param> for Weights {
 }
 
 impl Weights {
+    /// The address of a parameter that not every model has; 0 where this one has it not.
+    pub fn optional(&self, param: Param) -> CUdeviceptr {
+        self.addresses.get(&param).copied().unwrap_or(0)
+    }
+
     /// Device memory that they took.
     pub fn given_bytes(&self) -> u64 {
         self.memory.given

@@ -14,6 +14,8 @@ pub struct ArgmaxParams {
     pub logits: u64,
     /// i32 `[B]`, written.
     pub out: u64,
+    /// i32 `[B]` in host memory, written too.
+    pub host_out: u64,
     /// B
     pub rows: i32,
     /// V
@@ -21,7 +23,7 @@ pub struct ArgmaxParams {
     pub stride: i32,
 }
 
-mirrored!(ArgmaxParams, 32, { logits: 0, out: 8, rows: 16, vocab: 20, stride: 24 });
+mirrored!(ArgmaxParams, 40, { logits: 0, out: 8, host_out: 16, rows: 24, vocab: 28, stride: 32 });
 
 const THREADS: u32 = 1024;
 

@@ -1,4 +1,4 @@
-//! `h = activation(h + bias)` in place.
+//! `y = activation(h + bias)`, or with the gate the product of neighbouring pairs.
 
 use cudarc::driver::CudaStream;
 
@@ -11,9 +11,11 @@ use crate::runner::{Dtype, RunnerError};
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct BiasActivationParams {
-    /// `[T, F]`, read and written.
+    /// `[T, F]`, written; may be `h` without the gate.
+    pub y: u64,
+    /// `[T, F]`; with the gate `[T, 2·F]`, each feature of gate and up side by side.
     pub h: u64,
-    /// `[F]`
+    /// As wide as `h`, or 0 for none.
     pub bias: u64,
     /// T
     pub tokens: i32,
@@ -21,10 +23,12 @@ pub struct BiasActivationParams {
     pub features: i32,
     /// See [`activation_code`].
     pub activation: i32,
+    /// 1: `y[j] = activation(h[2j])·h[2j + 1]`, with biases added.
+    pub gated: i32,
 }
 
-mirrored!(BiasActivationParams, 32, {
-    h: 0, bias: 8, tokens: 16, features: 20, activation: 24,
+mirrored!(BiasActivationParams, 40, {
+    y: 0, h: 8, bias: 16, tokens: 24, features: 28, activation: 32, gated: 36,
 });
 
 /// The kernel's number for an activation.

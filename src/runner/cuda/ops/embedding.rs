@@ -1,4 +1,4 @@
-//! `x[t] = wte[id_t] + wpe[pos_t]`.
+//! `x[t] = wte[id_t] + wpe[pos_t]`, or `wte[id_t]` alone.
 
 use cudarc::driver::CudaStream;
 
@@ -18,7 +18,7 @@ pub struct EmbeddingParams {
     pub positions: u64,
     /// `[V, C]`
     pub wte: u64,
-    /// `[S, C]`
+    /// `[S, C]`, or 0 for none.
     pub wpe: u64,
     /// T
     pub tokens: i32,
@@ -52,6 +52,6 @@ impl Kernels {
             threads: THREADS,
             shared_bytes: 0,
         }
-        .on(stream, p)
+        .behind(stream, p)
     }
 }

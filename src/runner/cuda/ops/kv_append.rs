@@ -1,4 +1,4 @@
-//! Adds the QKV bias, writes the queries and puts K and V into their pages.
+//! Adds the QKV bias, turns queries and keys, writes the queries and puts K and V into their pages.
 
 use cudarc::driver::CudaStream;
 
@@ -12,14 +12,14 @@ use crate::runner::{Dtype, RunnerError};
 pub struct KvAppendParams {
     /// `[T, (Hq + 2·Hkv)·D]`
     pub qkv: u64,
-    /// `[(Hq + 2·Hkv)·D]`
+    /// `[(Hq + 2·Hkv)·D]`, or 0 for none.
     pub bias: u64,
     pub to: QkvTarget,
     /// T
     pub tokens: i32,
 }
 
-mirrored!(KvAppendParams, 88, { qkv: 0, bias: 8, to: 16, tokens: 80 });
+mirrored!(KvAppendParams, 104, { qkv: 0, bias: 8, to: 16, tokens: 96 });
 
 /// Where queries, keys and values go.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +35,11 @@ pub struct QkvTarget {
     pub kv_index: u64,
     /// i32 `[B, page_stride]`
     pub page_table: u64,
+    /// i32 `[T]`; unused without `rotary`.
+    pub positions: u64,
+    /// f32 `[S, D/2, 2]`, the cosine and sine by which each neighbouring pair of a query or key is
+    /// turned; or 0 for none.
+    pub rotary: u64,
     /// Hq
     pub query_heads: i32,
     /// Hkv
@@ -46,9 +51,9 @@ pub struct QkvTarget {
     pub page_stride: i32,
 }
 
-mirrored!(QkvTarget, 64, {
-    q: 0, kv: 8, token_row: 16, kv_index: 24, page_table: 32,
-    query_heads: 40, kv_heads: 44, head_dim: 48, page_size: 52, page_stride: 56,
+mirrored!(QkvTarget, 80, {
+    q: 0, kv: 8, token_row: 16, kv_index: 24, page_table: 32, positions: 40, rotary: 48,
+    query_heads: 56, kv_heads: 60, head_dim: 64, page_size: 68, page_stride: 72,
 });
 
 impl QkvTarget {
@@ -59,6 +64,8 @@ impl QkvTarget {
         token_row: 0,
         kv_index: 0,
         page_table: 0,
+        positions: 0,
+        rotary: 0,
         query_heads: 0,
         kv_heads: 0,
         head_dim: 0,

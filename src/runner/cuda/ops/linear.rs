@@ -2,7 +2,8 @@
 
 use super::{QkvTarget, mirrored};
 
-/// `y = activation(x·w + bias)`, or `residual += x·w + bias`, or `x·w + bias` to `qkv`.
+/// `y = activation(x·w + bias)`, or with the gate `activation(even columns)·odd columns`; or
+/// `residual += x·w + bias`; or `x·w + bias` to `qkv`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct LinearParams {
@@ -12,7 +13,7 @@ pub struct LinearParams {
     pub w: u64,
     /// `[N]`, or 0 for none.
     pub bias: u64,
-    /// `[M, N]`, written; unused when `residual` or `qkv` is given.
+    /// `[M, N]`, with the gate `[M, N/2]`, written; unused when `residual` or `qkv` is given.
     pub y: u64,
     /// f32 `[M, N]`, read and written; or 0.
     pub residual: u64,
@@ -27,10 +28,13 @@ pub struct LinearParams {
     /// An [`activation_code`](super::bias_activation::activation_code) or [`IDENTITY`]; unused when
     /// `residual` is given.
     pub activation: i32,
+    /// 1: `y[m, j] = activation(column 2j)·column 2j + 1`.
+    pub gated: i32,
 }
 
-mirrored!(LinearParams, 120, {
-    x: 0, w: 8, bias: 16, y: 24, residual: 32, qkv: 40, m: 104, n: 108, k: 112, activation: 116,
+mirrored!(LinearParams, 144, {
+    x: 0, w: 8, bias: 16, y: 24, residual: 32, qkv: 40, m: 120, n: 124, k: 128, activation: 132,
+    gated: 136,
 });
 
 /// The kernels' number for no activation.

@@ -5,6 +5,7 @@
 //! graph. Device pointers are `u64` (`CUdeviceptr`); every array must hold what the struct's
 //! documentation says and live until the stream has run the kernel.
 
+pub mod advance_rows;
 pub mod argmax;
 pub mod attention_decode;
 pub mod attention_prefill;
@@ -14,12 +15,14 @@ pub mod kv_append;
 pub mod linear;
 pub mod linear_small;
 pub mod linear_tiled;
+pub mod penalise;
 pub mod random_fill;
-pub mod residual_layer_norm;
+pub mod residual_norm;
 pub mod sample;
 
 use crate::runner::RunnerError;
 
+pub use advance_rows::AdvanceRowsParams;
 pub use argmax::ArgmaxParams;
 pub use attention_decode::AttentionDecodeParams;
 pub use attention_prefill::AttentionPrefillParams;
@@ -27,8 +30,9 @@ pub use bias_activation::BiasActivationParams;
 pub use embedding::EmbeddingParams;
 pub use kv_append::{KvAppendParams, QkvTarget};
 pub use linear::LinearParams;
+pub use penalise::PenaliseParams;
 pub use random_fill::RandomFillParams;
-pub use residual_layer_norm::ResidualLayerNormParams;
+pub use residual_norm::ResidualNormParams;
 pub use sample::SampleParams;
 
 /// Elements that one thread moves: 16 bytes of a 16-bit type.

@@ -24,6 +24,8 @@ pub struct SampleParams {
     pub sample_index: u64,
     /// i32 `[B]`, written.
     pub out: u64,
+    /// i32 `[B]` in host memory, written too.
+    pub host_out: u64,
     /// B
     pub rows: i32,
     /// V
@@ -31,9 +33,9 @@ pub struct SampleParams {
     pub stride: i32,
 }
 
-mirrored!(SampleParams, 72, {
+mirrored!(SampleParams, 80, {
     logits: 0, temperature: 8, top_k: 16, top_p: 24, seed: 32, sample_index: 40, out: 48,
-    rows: 56, vocab: 60, stride: 64,
+    host_out: 56, rows: 64, vocab: 68, stride: 72,
 });
 
 const THREADS: u32 = 1024;

@@ -6,10 +6,10 @@ use super::{VECTOR, blocks, mirrored, whole_vectors};
 use crate::runner::cuda::kernels::{Kernels, Launch};
 use crate::runner::{Dtype, RunnerError};
 
-/// Arguments of `residual_layer_norm`.
+/// Arguments of `residual_norm`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub struct ResidualLayerNormParams {
+pub struct ResidualNormParams {
     /// f32 `[T, C]`, read, and written back when `add` is given and `row_index` is not.
     pub x: u64,
     /// `[T, C]`, or 0 for no residual.
@@ -18,7 +18,7 @@ pub struct ResidualLayerNormParams {
     pub bias: u64,
     /// `[C]`
     pub weight: u64,
-    /// `[C]`
+    /// `[C]`, or 0 for none.
     pub beta: u64,
     /// `[rows, C]`, written.
     pub out: u64,
@@ -28,11 +28,13 @@ pub struct ResidualLayerNormParams {
     /// C, a multiple of 8 up to [`MAX_CHANNELS`].
     pub channels: i32,
     pub eps: f32,
+    /// 1: an RMS norm, 0: a layer norm.
+    pub rms: i32,
 }
 
-mirrored!(ResidualLayerNormParams, 72, {
+mirrored!(ResidualNormParams, 72, {
     x: 0, add: 8, bias: 16, weight: 24, beta: 32, out: 40, row_index: 48,
-    rows: 56, channels: 60, eps: 64,
+    rows: 56, channels: 60, eps: 64, rms: 68,
 });
 
 /// A block keeps one row in registers, one vector a thread.
@@ -41,21 +43,21 @@ pub const MAX_CHANNELS: i32 = 1024 * VECTOR;
 impl Kernels {
     /// # Errors
     /// When C is not a multiple of 8 or above [`MAX_CHANNELS`], or the driver refuses the launch.
-    pub fn residual_layer_norm(
+    pub fn residual_norm(
         &self,
         stream: &CudaStream,
         dtype: Dtype,
-        p: &ResidualLayerNormParams,
+        p: &ResidualNormParams,
     ) -> Result<(), RunnerError> {
         whole_vectors("channels", p.channels)?;
         if p.channels > MAX_CHANNELS {
             return Err(RunnerError::Unavailable(format!(
-                "the CUDA layer norm takes up to {MAX_CHANNELS} channels, not {}; use --device cpu",
+                "the CUDA norm takes up to {MAX_CHANNELS} channels, not {}; use --device cpu",
                 p.channels
             )));
         }
         Launch {
-            function: self.residual_layer_norm.get(dtype),
+            function: self.residual_norm.get(dtype),
             grid: (blocks(p.rows, 1), 1, 1),
             threads: (p.channels / VECTOR).cast_unsigned().next_multiple_of(32),
             shared_bytes: 0,

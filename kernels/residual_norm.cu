@@ -1,5 +1,6 @@
 // What stands between two matrix products: x[t] += add[t] + bias, then
-// out[r] = norm(x[row(r)])·weight + beta (Ba et al. 2016), in one pass over the row.
+// out[r] = norm(x[row(r)])·weight + beta, in one pass over the row: a layer norm (Ba et al. 2016), or
+// an RMS norm (Zhang & Sennrich 2019), which takes the mean for zero and has no beta.
 //
 // Bound by memory. A block keeps its row in registers, 8 channels a thread, so x is read once and
 // the mean and the variance cost no further traffic; the variance is the mean squared distance from
@@ -24,15 +25,15 @@ __device__ float block_sum(float v, float (&partial)[32]) {
 }
 
 template <typename T>
-__device__ void residual_layer_norm(const ResidualLayerNormParams<T>& p) {
+__device__ void residual_norm(const ResidualNormParams<T>& p) {
     __shared__ float sums[32], squares[32];
     const int channel = threadIdx.x * VECTOR;
     // The last warp may reach past the row; its idle threads only take part in the sums.
     const bool inside = channel < p.channels;
-    float weight[VECTOR], beta[VECTOR];
+    float weight[VECTOR], beta[VECTOR] = {};
     if (inside) {
         load(weight, p.weight + channel);
-        load(beta, p.beta + channel);
+        if (p.beta) load(beta, p.beta + channel);
     }
     const float share = 1.0f / p.channels;
     follow_previous_kernel();
@@ -53,10 +54,13 @@ __device__ void residual_layer_norm(const ResidualLayerNormParams<T>& p) {
         }
     }
 
-    float sum = 0.0f;
+    float mean = 0.0f;
+    if (!p.rms) {
+        float sum = 0.0f;
 #pragma unroll
-    for (int i = 0; i < VECTOR; i++) sum += x[i];
-    const float mean = block_sum(sum, sums) * share;
+        for (int i = 0; i < VECTOR; i++) sum += x[i];
+        mean = block_sum(sum, sums) * share;
+    }
 
     float square = 0.0f;
 #pragma unroll
@@ -69,9 +73,9 @@ __device__ void residual_layer_norm(const ResidualLayerNormParams<T>& p) {
     store(p.out + row * p.channels + channel, x);
 }
 
-#define RESIDUAL_LAYER_NORM(suffix, T)                            \
+#define RESIDUAL_NORM(suffix, T)                            \
     extern "C" __global__ void __launch_bounds__(1024)            \
-        residual_layer_norm_##suffix(const ResidualLayerNormParams<T> p) { \
-        residual_layer_norm(p);                                   \
+        residual_norm_##suffix(const ResidualNormParams<T> p) { \
+        residual_norm(p);                                   \
     }
-FOR_EACH_DTYPE(RESIDUAL_LAYER_NORM)
+FOR_EACH_DTYPE(RESIDUAL_NORM)
