@@ -1,18 +1,30 @@
 """batchlab beside Hugging Face transformers' generate(): same shape, same work, one machine, one run.
 
-usage: compare_hf.py --device cpu|cuda [--bench-exe PATH] [--batch-sizes 1,4,8] [--rounds 3] [--output STEM]
+usage: compare_hf.py --device cpu|cuda [--model distilgpt2|smollm2-135m|llama-7b] [--bench-exe PATH]
+                     [--batch-sizes 1,4,8] [--rounds 3] [--output STEM]
 
-Both get random weights of distilgpt2's shape and random prompts, and decode greedily without an end token. Rounds
+Both get random weights of the model's shape and random prompts, and decode greedily without an end token. Rounds
 alternate between the two, so that a change of the machine's load meets both; the table shows medians over rounds.
 total = a whole generation, prefill = a generation of one token, step = (total - prefill) / (new tokens - 1).
 Without --bench-exe the bench is run through `cargo bench --bench decode`. --output writes STEM.json and STEM.txt.
 """
 import argparse, json, os, pathlib, platform, statistics, subprocess, sys, tempfile, time
 import torch, transformers
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+SHAPES = {
+    "distilgpt2": lambda: GPT2LMHeadModel(GPT2Config(n_layer=6, n_head=12, n_embd=768)),
+    "smollm2-135m": lambda: LlamaForCausalLM(LlamaConfig(
+        hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
+        vocab_size=49152, tie_word_embeddings=True, max_position_embeddings=8192)),
+    "llama-7b": lambda: LlamaForCausalLM(LlamaConfig(
+        hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=32,
+        vocab_size=32000, max_position_embeddings=2048)),
+}
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 p.add_argument("--device", choices=["cpu", "cuda"], required=True)
+p.add_argument("--model", choices=list(SHAPES), default="distilgpt2")
 p.add_argument("--bench-exe", help="the compiled bench `decode`, where there is no cargo")
 p.add_argument("--batch-sizes", default="1,4,8")
 p.add_argument("--prompt-len", type=int, default=13)
@@ -32,7 +44,7 @@ def hf_model():
     torch.set_num_threads(a.threads)
     torch.set_default_dtype(dict(f32=torch.float32, f16=torch.float16, bf16=torch.bfloat16)[dtype])
     with torch.device(a.device):
-        model = GPT2LMHeadModel(GPT2Config(n_layer=6, n_head=12, n_embd=768)).eval()
+        model = SHAPES[a.model]().eval()
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = None, 0
     return model
 
@@ -61,7 +73,7 @@ def batchlab_round():
     command = [a.bench_exe] if a.bench_exe else ["cargo", "bench", "--quiet", "--bench", "decode", "--"]
     with tempfile.TemporaryDirectory() as folder:
         out = os.path.join(folder, "decode.json")
-        command += ["--device", a.device, "--model", "dummy:distilgpt2", "--dtype", dtype, "--batch-sizes", a.batch_sizes,
+        command += ["--device", a.device, "--model", f"dummy:{a.model}", "--dtype", dtype, "--batch-sizes", a.batch_sizes,
                     "--prompt-len", str(a.prompt_len), "--new-tokens", str(a.new_tokens), "--repeats", str(a.repeats), "--output", out]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"RAYON_NUM_THREADS": str(a.threads)})
         with open(out) as f:
@@ -105,7 +117,7 @@ machine = dict(processor=processor(), cores=os.cpu_count(), threads=a.threads if
 arguments = [x for i, x in enumerate(sys.argv[1:]) if x not in ("--bench-exe", "--output") and sys.argv[i] not in ("--bench-exe", "--output")]
 lines = [
     f"{machine['processor']}, {machine['cores']} cores (load {load:.1f} before), {dtype}; torch {torch.__version__}, transformers {transformers.__version__}, batchlab {commit}",
-    f"distilgpt2 shape, prompt {a.prompt_len}, {a.new_tokens} new tokens; HF / batchlab; ratio = HF step / batchlab step",
+    f"{a.model} shape, prompt {a.prompt_len}, {a.new_tokens} new tokens; HF / batchlab; ratio = HF step / batchlab step",
     f"{'B':>4} {'prefill ms':>19} {'decode ms/step':>19} {'output tok/s':>19} {'ratio':>7} {'host µs/step':>13}",
 ]
 for h, o in zip(hf, own):

@@ -14,6 +14,7 @@ use steps::{Batch, Run, greedy};
 
 /// D = 32, an odd vocabulary, 96 positions; relative to the folder that tests run in.
 const FIXTURE: &str = "tests/fixtures/gpt2-f32";
+const LLAMA: &str = "dummy:smollm2-135m";
 const PAGE_SIZE: usize = 16;
 
 /// All of them, but under compute-sanitizer (`BATCHLAB_QUICK_TESTS=1`) one: each takes a minute there,
@@ -154,6 +155,13 @@ fn dummy_weights_in_f32_equal_the_cpu() {
     f32_equals_the_cpu(Some("dummy:distilgpt2"), &[1, 8]);
 }
 
+/// Rotary positions, RMS norm, the gate and three query heads a KV head.
+#[test]
+fn a_llama_in_f32_equals_the_cpu() {
+    let batches: &[usize] = if under_sanitizer() { &[3] } else { &[1, 9, 33] };
+    f32_equals_the_cpu(Some(LLAMA), batches);
+}
+
 #[test]
 fn contexts_across_kv_buckets_equal_the_cpu() {
     if !has_gpu() {
@@ -179,7 +187,7 @@ fn half_types_stay_close_to_f32() {
     if !has_gpu() {
         return;
     }
-    for source in [Some(FIXTURE), None, Some("dummy:distilgpt2")] {
+    for source in [Some(FIXTURE), None, Some("dummy:distilgpt2"), Some(LLAMA)] {
         let model = Model::open(source).unwrap();
         let prompts = prompts(&model, 8);
         // One step: later ones could follow other tokens.
@@ -294,6 +302,36 @@ fn sampled_tokens_are_the_references() {
             }
         }
     }
+}
+
+#[test]
+fn penalised_tokens_are_the_references() {
+    if !has_gpu() {
+        return;
+    }
+    let model = Model::open(None).unwrap();
+    // Every third row has none; every second is greedy.
+    let sampling = |row: usize| Sampling {
+        temperature: [0.0, 0.9][row % 2],
+        repetition_penalty: [1.0, 1.3, 0.7][row % 3],
+        seed: row as u64,
+        ..Sampling::GREEDY
+    };
+    let prompts = prompts(&model, 8);
+    let (mut cuda, mut cpu) = (cuda(&model, Dtype::F32), cpu(&model));
+    let run = |runner: &mut dyn Runner, sampling: &dyn Fn(usize) -> Sampling| {
+        let batch = Batch::new(runner, &prompts, false, 24).sampled(sampling);
+        batch.run(runner, 24, 9)
+    };
+    let penalised = run(&mut cuda, &sampling);
+    let reference = run(&mut cpu, &sampling);
+    assert_close(&penalised, &reference, 1e-4, "with penalties");
+    assert_eq!(penalised.tokens, reference.tokens);
+    let free = run(&mut cuda, &|row| Sampling {
+        repetition_penalty: 1.0,
+        ..sampling(row)
+    });
+    assert_ne!(free.tokens, penalised.tokens);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Hand-made steps: what the scheduler does, in the few lines that a test needs.
 
+use std::collections::BTreeSet;
+
 use batchlab::kv::{Lease, PagePool};
 use batchlab::plan::{RowPlan, StepPlan};
 use batchlab::runner::Runner;
@@ -15,6 +17,17 @@ struct Row {
     fed: usize,
     pages: Vec<u32>,
     sampling: Sampling,
+}
+
+impl Row {
+    /// Every token seen, once, where there is a penalty.
+    fn penalised(&self) -> Vec<u32> {
+        if self.sampling.repetition_penalty == 1.0 {
+            return Vec::new();
+        }
+        let seen: BTreeSet<u32> = self.tokens[self.pad..].iter().copied().collect();
+        seen.into_iter().collect()
+    }
 }
 
 /// Rows that run together.
@@ -89,7 +102,7 @@ impl Batch {
                 kv_len: end,
                 pages: row.pages.clone(),
                 sampling: row.sampling,
-                penalised: Vec::new(),
+                penalised: row.penalised(),
                 sample_index: (row.tokens.len() - row.prompt_end) as u32,
             });
         }
