@@ -1,10 +1,11 @@
 // Y = X·W for few rows: X [M, K], W [K, N] row-major, M up to 32, with what follows the product
 // fused (linear.cuh).
 //
-// Bound by reading W once. A block owns 32 columns (64 bytes of each row of W) and its four warps
-// divide K; where columns give fewer blocks than there are SMs, a cluster of up to eight blocks
-// divides K further and its blocks add their sums through each other's shared memory. All sums are
-// f32, in an order that depends on N, K and the GPU alone: not on M, nor on the other rows.
+// Bound by reading W once. A block owns 32 or 64 columns and its four warps divide K; where columns give
+// fewer blocks than there are SMs, a cluster of up to eight blocks divides K further and its blocks add
+// their sums through each other's shared memory. 64 columns are whole lines of 128 bytes of each row of
+// W, which memory delivers faster; of a small W, 32 make more blocks. All sums are f32, in an order that
+// depends on N, K and the GPU alone: not on M, nor on the other rows.
 //
 // W's tile is the A operand of mma.m16n8k16 and X the B operand, so that 8 rows cost what one does.
 // Each warp streams through its own ring of 32-deep stages by cp.async and meets the others only at
@@ -14,15 +15,11 @@
 #include "linear.cuh"
 #include "mma.cuh"
 
-constexpr int COLUMNS = 32;
 constexpr int DEPTH = 32;
 constexpr int WARPS = 4;
 constexpr int THREADS = 32 * WARPS;
 constexpr int STAGES = 4;
 constexpr int MOST_SPLITS = 8;
-// Of a row of partial sums, in floats: the four pairs of rows that a store of the accumulators meets
-// lie 8 banks apart.
-constexpr int PITCH = COLUMNS + 4;
 
 // One step of a warp: 32 rows of W, 32 columns of X.
 //
@@ -30,21 +27,26 @@ constexpr int PITCH = COLUMNS + 4;
 // of two mma, X[g] at 8t … 8t + 7 (g = lane / 4, t = lane % 4), are 16 neighbouring bytes: the first
 // mma takes 8t … 8t + 3 and the second 8t + 4 … 8t + 7. `ldmatrix` permutes W to match, for free:
 // its lanes name the rows.
-template <typename T, int ROWS>
+template <typename T, int ROWS, int COLUMNS>
 struct Stage {
-    // The 16-byte pieces of row r are in order piece ^ (r / 8): without bank conflicts for the rows
-    // 0, 1, 8, 9, 16, 17, 24, 25 that one ldmatrix meets.
-    uint4 w[DEPTH][COLUMNS / VECTOR];
+    static constexpr int PIECES = COLUMNS / VECTOR;
+
+    uint4 w[DEPTH][PIECES];
     uint4 x[ROWS][DEPTH / VECTOR];
 
+    // Where a 16-byte piece of row r of W lies: without bank conflicts for the rows 0, 1, 8, 9, 16, 17,
+    // 24, 25 that one ldmatrix meets. Of 64-byte rows, an even and an odd one fill the banks by themselves.
+    static __device__ int place(int r, int piece) { return piece ^ (PIECES == 4 ? r / 8 : r / 8 * 2 + r % 2); }
+
     __device__ void fetch_w(const LinearParams<T>& p, int column, int step) {
-        const int lane = threadIdx.x % 32, piece = lane % 4;
-        const int k = step * DEPTH + lane / 4, n = column + piece * VECTOR;
+        constexpr int ROWS_AT_ONCE = 32 / PIECES;
+        const int row = threadIdx.x % 32 / PIECES, piece = threadIdx.x % PIECES;
+        const int k = step * DEPTH + row, n = column + piece * VECTOR;
         const T* from = p.w + static_cast<size_t>(k) * p.n + n;
 #pragma unroll
-        for (int i = 0; i < DEPTH / 8; i++) {
-            const bool inside = k + 8 * i < p.k && n < p.n;
-            copy_async(&w[8 * i + lane / 4][piece ^ i], inside ? from + static_cast<size_t>(8 * i) * p.n : p.w, inside);
+        for (int i = 0; i < DEPTH; i += ROWS_AT_ONCE) {
+            const bool inside = k + i < p.k && n < p.n;
+            copy_async(&w[i + row][place(i + row, piece)], inside ? from + static_cast<size_t>(i) * p.n : p.w, inside);
         }
     }
 
@@ -67,7 +69,7 @@ struct Stage {
             for (int tile = 0; tile < COLUMNS / 16; tile++) {
                 const int row = i / 2 * 8 + i % 2 + matrix / 2 * 2 + half * 4;
                 const int piece = tile * 2 + matrix % 2;
-                load_matrices_transposed(a[half][tile], &w[row][piece ^ (i / 2)]);
+                load_matrices_transposed(a[half][tile], &w[row][place(row, piece)]);
             }
         }
         uint4 b[ROWS / 8];
@@ -100,8 +102,8 @@ struct Steps {
     __device__ int operator[](int i) const { return first + i * WARPS; }
 };
 
-template <typename T, int ROWS>
-__device__ void accumulate(float (&acc)[COLUMNS / 16][ROWS / 8][4], Stage<T, ROWS>* ring, const LinearParams<T>& p) {
+template <typename T, int ROWS, int COLUMNS>
+__device__ void accumulate(float (&acc)[COLUMNS / 16][ROWS / 8][4], Stage<T, ROWS, COLUMNS>* ring, const LinearParams<T>& p) {
     const int column = blockIdx.y * COLUMNS;
     const Steps steps(p.k);
 #pragma unroll 1
@@ -116,7 +118,7 @@ __device__ void accumulate(float (&acc)[COLUMNS / 16][ROWS / 8][4], Stage<T, ROW
     for (int i = 0; i < steps.count; i++) {
         wait_copies_but<STAGES - 1>();
         __syncwarp();
-        Stage<T, ROWS>& stage = ring[i % STAGES];
+        Stage<T, ROWS, COLUMNS>& stage = ring[i % STAGES];
         stage.multiply(acc);
         // Every lane has read the stage before it is filled again.
         __syncwarp();
@@ -128,24 +130,27 @@ __device__ void accumulate(float (&acc)[COLUMNS / 16][ROWS / 8][4], Stage<T, ROW
     }
 }
 
-template <typename T, int ROWS>
+template <typename T, int ROWS, int COLUMNS>
 __device__ void linear_small(const LinearParams<T>& p) {
     extern __shared__ uint4 memory[];
-    static_assert(WARPS * ROWS * PITCH * sizeof(float) <= WARPS * STAGES * sizeof(Stage<T, ROWS>));
-    // After the product, a thread has two columns of a row, and of every ROWS_AT_ONCE-th after it.
-    constexpr int THREADS_A_ROW = COLUMNS / 2, ROWS_AT_ONCE = THREADS / THREADS_A_ROW;
+    // Of a row of partial sums, in floats: the four pairs of rows that a store of the accumulators meets
+    // lie 8 banks apart.
+    constexpr int PITCH = COLUMNS + 4;
+    static_assert(WARPS * ROWS * PITCH * sizeof(float) <= WARPS * STAGES * sizeof(Stage<T, ROWS, COLUMNS>));
+    // After the product, a thread has neighbouring columns of a row, and of every ROWS_AT_ONCE-th after it.
+    constexpr int WIDTH = COLUMNS / 16, THREADS_A_ROW = COLUMNS / WIDTH, ROWS_AT_ONCE = THREADS / THREADS_A_ROW;
     constexpr int FLIGHTS = ROWS / ROWS_AT_ONCE;
     static_assert(ROWS % ROWS_AT_ONCE == 0 && ROWS % MOST_SPLITS == 0);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int row = threadIdx.x / THREADS_A_ROW, column = threadIdx.x % THREADS_A_ROW * 2;
-    const Columns<T, 2> columns(p, blockIdx.y * COLUMNS + column);
+    const int row = threadIdx.x / THREADS_A_ROW, column = threadIdx.x % THREADS_A_ROW * WIDTH;
+    const Columns<T, WIDTH> columns(p, blockIdx.y * COLUMNS + column);
     float acc[COLUMNS / 16][ROWS / 8][4] = {};
-    accumulate<T, ROWS>(acc, reinterpret_cast<Stage<T, ROWS>*>(memory) + warp * STAGES, p);
+    accumulate(acc, reinterpret_cast<Stage<T, ROWS, COLUMNS>*>(memory) + warp * STAGES, p);
 
     // Each block of the cluster finishes its share of the rows; what they start from is read while the
     // sums meet.
     const int splits = gridDim.x, first = ROWS / splits * blockIdx.x + row, end = ROWS / splits * (blockIdx.x + 1);
-    typename Columns<T, 2>::Row rows[FLIGHTS];
+    typename Columns<T, WIDTH>::Row rows[FLIGHTS];
     columns.template aim<ROWS_AT_ONCE>(rows, first, end);
 
     // The rings are done with: their memory holds the sums of each warp, then of the block.
@@ -165,17 +170,17 @@ __device__ void linear_small(const LinearParams<T>& p) {
     __syncthreads();
 #pragma unroll
     for (int m = row; m < ROWS; m += ROWS_AT_ONCE) {
-        float sum[2] = {};
+        float sum[WIDTH] = {};
 #pragma unroll
         for (int w = 0; w < WARPS; w++) {
-            sum[0] += sums[w][m][column];
-            sum[1] += sums[w][m][column + 1];
+#pragma unroll
+            for (int i = 0; i < WIDTH; i++) sum[i] += sums[w][m][column + i];
         }
         store(&sums[0][m][column], sum);
     }
 
     splits > 1 ? cluster_barrier() : __syncthreads();
-    float products[FLIGHTS][2];
+    float products[FLIGHTS][WIDTH];
 #pragma unroll
     for (int i = 0; i < FLIGHTS; i++) {
         const int m = first + i * ROWS_AT_ONCE;
@@ -186,11 +191,14 @@ __device__ void linear_small(const LinearParams<T>& p) {
     if (splits > 1) leave_cluster();
 }
 
-#define LINEAR_SMALL_ROWS(suffix, T, ROWS)                                  \
-    extern "C" __global__ void __launch_bounds__(THREADS)                   \
-        linear_small_##suffix##_m##ROWS(const LinearParams<T> p) {     \
-        linear_small<T, ROWS>(p);                                           \
+#define LINEAR_SMALL_SIZED(suffix, T, ROWS, COLUMNS)                             \
+    extern "C" __global__ void __launch_bounds__(THREADS)                        \
+        linear_small_##suffix##_m##ROWS##_n##COLUMNS(const LinearParams<T> p) {  \
+        linear_small<T, ROWS, COLUMNS>(p);                                       \
     }
+#define LINEAR_SMALL_ROWS(suffix, T, ROWS)     \
+    LINEAR_SMALL_SIZED(suffix, T, ROWS, 32)    \
+    LINEAR_SMALL_SIZED(suffix, T, ROWS, 64)
 #define LINEAR_SMALL(suffix, T)      \
     LINEAR_SMALL_ROWS(suffix, T, 8)  \
     LINEAR_SMALL_ROWS(suffix, T, 16) \

@@ -53,13 +53,19 @@ pub fn all(sms: usize) -> Vec<Case> {
     for tokens in [1, 64, 4096] {
         cases.push(bias_activation(tokens, 3072));
     }
-    // distilgpt2's four products, then two of a 7B model.
+    // distilgpt2's four products, SmolLM2's, and those of a 7B model.
     for (k, n) in [
         (768, 2304),
         (768, 768),
         (768, 3072),
         (3072, 768),
+        (576, 960),
+        (576, 576),
+        (576, 3072),
+        (1536, 576),
         (4096, 12_288),
+        (4096, 4096),
+        (4096, 22_016),
         (11_008, 4096),
     ] {
         for rows in [1, 8, 16, 32] {

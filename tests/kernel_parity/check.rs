@@ -29,8 +29,8 @@ impl Tolerance {
 pub fn difference(out: &[f32], reference: &[f32], tolerance: Tolerance) -> Option<String> {
     assert_eq!(out.len(), reference.len());
     let wrong = |&(_, (&o, &r)): &(usize, (&f32, &f32))| {
-        // Written so that NaN on either side is a difference.
-        let close = (o - r).abs() <= tolerance.atol + tolerance.rtol * r.abs();
+        // Written so that NaN on either side is a difference, and the same infinity is none.
+        let close = o == r || (o - r).abs() <= tolerance.atol + tolerance.rtol * r.abs();
         !close
     };
     let bad: Vec<_> = out

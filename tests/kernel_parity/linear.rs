@@ -19,8 +19,16 @@ use crate::kv_places::KvPlaces;
 
 const HALVES: [Dtype; 2] = [Dtype::F16, Dtype::BF16];
 
-/// (K, N) of distilgpt2.
-const MODEL_SHAPES: [(usize, usize); 4] = [(768, 2304), (768, 768), (768, 3072), (3072, 768)];
+/// (K, N) of distilgpt2, two of SmolLM2 and one whose weight is large.
+const MODEL_SHAPES: [(usize, usize); 7] = [
+    (768, 2304),
+    (768, 768),
+    (768, 3072),
+    (3072, 768),
+    (576, 960),
+    (1536, 576),
+    (2048, 2312),
+];
 /// (K, N) that end within a tile or a stage, or before every warp or block has work; the first three
 /// go round the ring of stages.
 const EDGE_SHAPES: [(usize, usize); 7] = [

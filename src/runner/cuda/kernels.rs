@@ -95,6 +95,9 @@ impl<F> PerHalf<F> {
 
 /// One function for each of [`HEAD_DIMS`].
 pub(super) type PerHeadDim<F> = [F; HEAD_DIMS.len()];
+/// One function for each of [`linear_small::ROWS`] and [`linear_small::COLUMNS`].
+type PerRows<F> = [F; linear_small::ROWS.len()];
+type PerColumns<F> = [F; linear_small::COLUMNS.len()];
 /// One function for each of [`GROUPS`].
 pub(super) type PerGroup<F> = [F; GROUPS.len()];
 
@@ -105,7 +108,7 @@ pub struct Kernels {
     pub(super) advance_rows: Function,
     pub(super) residual_norm: PerDtype<Function>,
     pub(super) bias_activation: PerDtype<Function>,
-    pub(super) linear_small: PerHalf<[Function; linear_small::ROWS.len()]>,
+    pub(super) linear_small: PerHalf<PerRows<PerColumns<Function>>>,
     pub(super) linear_tiled: PerHalf<Function>,
     pub(super) kv_append: PerDtype<Function>,
     pub(super) attention_prefill: PerDtype<PerHeadDim<Function>>,
@@ -132,8 +135,10 @@ impl Kernels {
         };
         let linear_small = |dtype: Dtype| {
             per_size(linear_small::ROWS, |m| {
-                let stem = "linear_small";
-                modules.function(stem, &format!("{stem}_{dtype}_m{m}"))
+                per_size(linear_small::COLUMNS, |n| {
+                    let stem = "linear_small";
+                    modules.function(stem, &format!("{stem}_{dtype}_m{m}_n{n}"))
+                })
             })
         };
         let linear_tiled = |dtype: Dtype| {
@@ -215,8 +220,10 @@ impl Kernels {
                 allow(function, attention_prefill::shared_bytes(d))?;
             }
             let linear_small = self.linear_small.get(dtype).into_iter().flatten();
-            for (function, rows) in linear_small.zip(linear_small::ROWS) {
-                allow(function, linear_small::shared_bytes(rows))?;
+            for (functions, rows) in linear_small.zip(linear_small::ROWS) {
+                for (function, columns) in functions.iter().zip(linear_small::COLUMNS) {
+                    allow(function, linear_small::shared_bytes(rows, columns))?;
+                }
             }
             if let Some(function) = self.linear_tiled.get(dtype) {
                 allow(function, linear_tiled::SHARED_BYTES)?;

@@ -8,17 +8,18 @@ use super::forward::Forward;
 use super::gemm::{Op, Operands, Shape};
 use super::ops::bias_activation::activation_code;
 use super::ops::linear::IDENTITY;
+use super::ops::linear_small::SMALL_WEIGHT;
 use super::ops::{BiasActivationParams, KvAppendParams, LinearParams, QkvTarget};
 use super::shape::bucket;
 
 /// Every block of `linear_small` reads all of X from L2: up to here it is the fastest everywhere.
 const FEW_ROWS: usize = 16;
-/// Elements of W, up to which a launch costs more than what it reads: here `linear_small` is ahead of
-/// cuBLASLt for a few rows more, where there is no `linear_tiled` ...
-const SMALL_WEIGHT: usize = 4 << 20;
+/// Of a small weight it is ahead of cuBLASLt for a few rows more, where there is no `linear_tiled` ...
 const FEW_ROWS_OF_SMALL_WEIGHT: usize = 32;
-/// ... which, with what it fuses, is ahead of cuBLASLt and the kernels after it up to this many rows.
-const TILED_ROWS: usize = 256;
+/// ... which, with what it fuses, is ahead of cuBLASLt and the kernels after it up to this many rows of
+/// a small weight, and of a large one as long as one row of tiles reads all of it.
+const TILED_ROWS_OF_SMALL_WEIGHT: usize = 256;
+const TILED_ROWS: usize = 64;
 
 /// Who multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,11 +32,15 @@ enum By {
 impl By {
     fn choose(dtype: Dtype, has_tiled: bool, m: usize, k: usize, n: usize) -> Self {
         let is_small_weight = k * n <= SMALL_WEIGHT;
+        let tiled_rows = match is_small_weight {
+            true => TILED_ROWS_OF_SMALL_WEIGHT,
+            false => TILED_ROWS,
+        };
         if dtype == Dtype::F32 || !k.is_multiple_of(8) || !n.is_multiple_of(8) {
             Self::CublasLt
         } else if m <= FEW_ROWS {
             Self::LinearSmall
-        } else if has_tiled && is_small_weight && m <= TILED_ROWS {
+        } else if has_tiled && m <= tiled_rows {
             Self::LinearTiled
         } else if m <= FEW_ROWS_OF_SMALL_WEIGHT && is_small_weight {
             Self::LinearSmall

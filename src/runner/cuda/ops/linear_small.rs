@@ -10,8 +10,11 @@ use crate::runner::{Dtype, RunnerError};
 pub(in crate::runner::cuda) const ROWS: [usize; 3] = [8, 16, 32];
 pub const MAX_ROWS: usize = ROWS[ROWS.len() - 1];
 
-/// Columns of a block, rows of W of a warp's step, warps, stages in flight of a warp.
-const COLUMNS: usize = 32;
+/// Columns of a block of a small W, and of one that takes longer to read than to launch.
+pub(in crate::runner::cuda) const COLUMNS: [usize; 2] = [32, 64];
+/// Elements of W, up to which a launch costs more than what it reads.
+pub(in crate::runner::cuda) const SMALL_WEIGHT: usize = 4 << 20;
+/// Rows of W of a warp's step, warps, stages in flight of a warp.
 const DEPTH: usize = 32;
 const WARPS: usize = 4;
 const STAGES: usize = 4;
@@ -19,14 +22,19 @@ const STAGES: usize = 4;
 const MOST_SPLITS: usize = 8;
 
 /// Dynamic shared memory: a stage holds W's and X's tile in 16-bit values.
-pub(in crate::runner::cuda) fn shared_bytes(rows: usize) -> u32 {
-    (WARPS * STAGES * (COLUMNS + rows) * DEPTH * 2) as u32
+pub(in crate::runner::cuda) fn shared_bytes(rows: usize, columns: usize) -> u32 {
+    (WARPS * STAGES * (columns + rows) * DEPTH * 2) as u32
+}
+
+/// Index into [`COLUMNS`].
+fn columns(n: usize, k: usize) -> usize {
+    usize::from(n * k > SMALL_WEIGHT)
 }
 
 /// Into how many parts K is divided, a power of two: enough that every SM has a block, while each
 /// block has two steps at least. Not by M: a row's bits are the same in every batch.
 fn splits(n: usize, k: usize, sms: usize) -> usize {
-    let (tiles, steps) = (n.div_ceil(COLUMNS), k.div_ceil(DEPTH));
+    let (tiles, steps) = (n.div_ceil(COLUMNS[columns(n, k)]), k.div_ceil(DEPTH));
     let mut splits = 1;
     while splits < MOST_SPLITS && tiles * splits < sms && steps >= 4 * splits {
         splits *= 2;
@@ -53,20 +61,22 @@ impl Kernels {
                 p.m
             )));
         };
-        let function = &functions[rows];
+        let (n, k) = (p.n as usize, p.k as usize);
+        let columns = columns(n, k);
+        let function = &functions[rows][columns];
         let splits = match function.is_hopper() {
-            true => splits(p.n as usize, p.k as usize, self.sms),
+            true => splits(n, k, self.sms),
             false => 1,
         };
         Launch {
             function,
             grid: (
                 splits as u32,
-                blocks(p.n, COLUMNS as i32),
+                blocks(p.n, COLUMNS[columns] as i32),
                 blocks(p.m, MAX_ROWS as i32),
             ),
             threads: 32 * WARPS as u32,
-            shared_bytes: shared_bytes(ROWS[rows]),
+            shared_bytes: shared_bytes(ROWS[rows], COLUMNS[columns]),
         }
         .behind_in_clusters(stream, p)
     }
@@ -84,6 +94,8 @@ mod tests {
             (768, 3072, 2),
             (3072, 768, 8),
             (4096, 12_288, 1),
+            (4096, 4096, 4),
+            (11_008, 4096, 4),
             (64, 64, 1),
             (128, 64, 2),
         ] {
