@@ -1,10 +1,11 @@
 //! Models of the Hugging Face hub, through its usual cache.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 
 use super::ModelError;
+use super::source::GENERATION_CONFIG;
 use super::weights::{INDEX, SINGLE, shards};
 
 /// `NAME` or `OWNER/NAME`, as the hub allows them.
@@ -38,6 +39,14 @@ pub(super) fn fetch(api: &ApiRepo, id: &str) -> Result<PathBuf, ModelError> {
     let get = |file: &str| api.get(file).map_err(|e| failed(id, file, &e));
     let folder = fetch_config(api, id)?;
     get("tokenizer.json")?;
+    match api.get(GENERATION_CONFIG) {
+        Err(e) if !is_absent(&e) && !has_weights(&folder) => {
+            return Err(failed(id, GENERATION_CONFIG, &e));
+        }
+        // Not every model has one. Weights are fetched last: beside those of the cache it is known
+        // to be absent, with or without a network.
+        _ => {}
+    }
     // An index in the cache says that the weights are sharded; asking for the single file, which
     // is in no cache, would need the network.
     let sharded = folder.join(INDEX).exists()
@@ -52,6 +61,10 @@ pub(super) fn fetch(api: &ApiRepo, id: &str) -> Result<PathBuf, ModelError> {
         }
     }
     Ok(folder)
+}
+
+fn has_weights(folder: &Path) -> bool {
+    folder.join(SINGLE).exists() || folder.join(INDEX).exists()
 }
 
 /// HTTP status of a refusal; the hub says 401 for a model that does not exist.
@@ -88,7 +101,6 @@ fn failed(id: &str, file: &str, error: &ApiError) -> ModelError {
 mod tests {
     use std::io::{BufRead, BufReader, Write};
     use std::net::{TcpListener, TcpStream};
-    use std::path::Path;
 
     use super::*;
     use crate::model::Model;
