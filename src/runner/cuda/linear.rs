@@ -16,10 +16,8 @@ use super::shape::bucket;
 const FEW_ROWS: usize = 16;
 /// Of a small weight it is ahead of cuBLASLt for a few rows more, where there is no `linear_tiled` ...
 const FEW_ROWS_OF_SMALL_WEIGHT: usize = 32;
-/// ... which, with what it fuses, is ahead of cuBLASLt and the kernels after it up to this many rows of
-/// a small weight, and of a large one as long as one row of tiles reads all of it.
-const TILED_ROWS_OF_SMALL_WEIGHT: usize = 256;
-const TILED_ROWS: usize = 64;
+/// ... which, with what it fuses, is ahead of cuBLASLt and the kernels after it up to this many rows.
+const TILED_ROWS: usize = 256;
 
 /// Who multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,15 +30,11 @@ enum By {
 impl By {
     fn choose(dtype: Dtype, has_tiled: bool, m: usize, k: usize, n: usize) -> Self {
         let is_small_weight = k * n <= SMALL_WEIGHT;
-        let tiled_rows = match is_small_weight {
-            true => TILED_ROWS_OF_SMALL_WEIGHT,
-            false => TILED_ROWS,
-        };
         if dtype == Dtype::F32 || !k.is_multiple_of(8) || !n.is_multiple_of(8) {
             Self::CublasLt
         } else if m <= FEW_ROWS {
             Self::LinearSmall
-        } else if has_tiled && m <= tiled_rows {
+        } else if has_tiled && is_small_weight && m <= TILED_ROWS {
             Self::LinearTiled
         } else if m <= FEW_ROWS_OF_SMALL_WEIGHT && is_small_weight {
             Self::LinearSmall
