@@ -1,4 +1,4 @@
-//! Hugging Face's config.json: typed look-ups whose errors name the file, the key and what is expected.
+//! Hugging Face's JSON files, config.json before all: typed look-ups whose errors name the file, the key and what is expected.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ pub(super) mod most {
     pub const POSITIONS: usize = 1 << 24;
 }
 
-/// A parsed config.json, with the path that its errors name.
+/// Such a file, parsed, with the path that its errors name.
 pub(super) struct Config<'a> {
     path: &'a Path,
     keys: Map<String, Value>,
@@ -24,16 +24,17 @@ pub(super) struct Config<'a> {
 
 impl<'a> Config<'a> {
     pub(super) fn parse(path: &'a Path, json: &[u8]) -> Result<Self, ModelError> {
-        let remedy = "copy the model's original config.json again";
-        match serde_json::from_slice(json) {
-            Ok(Value::Object(keys)) => Ok(Self { path, keys }),
-            Ok(_) => Err(ModelError::file(path, "is JSON but not an object", remedy)),
-            Err(e) => Err(ModelError::file(
-                path,
-                format!("is not valid JSON ({e})"),
-                remedy,
-            )),
-        }
+        let cause = match serde_json::from_slice(json) {
+            Ok(Value::Object(keys)) => return Ok(Self { path, keys }),
+            Ok(_) => "is JSON but not an object".to_owned(),
+            Err(e) => format!("is not valid JSON ({e})"),
+        };
+        let remedy = "copy the model's original file again";
+        Err(ModelError::file(path, cause, remedy))
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.keys.iter()
     }
 
     /// The value of a key that is there and not null.

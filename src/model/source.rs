@@ -131,6 +131,7 @@ impl Model {
             tokenizer: bundled_tokenizer(&spec)?,
             spec,
             weights: Weights::Stored(weights),
+            folder: None,
         })
     }
 
@@ -139,6 +140,7 @@ impl Model {
             tokenizer: bundled_tokenizer(&spec)?,
             spec,
             weights: Weights::Seeded { seed: DUMMY_SEED },
+            folder: None,
         })
     }
 
@@ -150,6 +152,7 @@ impl Model {
             tokenizer: Tokenizer::from_json(&path, &json, spec.vocab)?,
             weights: Weights::Stored(Checkpoint::open(folder, &spec)?),
             spec,
+            folder: Some(folder.to_owned()),
         })
     }
 }
@@ -164,6 +167,17 @@ pub(super) fn read(folder: &Path, file: &str) -> Result<(PathBuf, Vec<u8>), Mode
             format!("cannot be read ({e})"),
             "give a folder in Hugging Face layout: config.json, tokenizer.json, safetensors",
         )),
+    }
+}
+
+/// A file that not every model's folder has.
+pub(super) fn read_if_there(
+    folder: &Path,
+    file: &str,
+) -> Result<Option<(PathBuf, Vec<u8>)>, ModelError> {
+    match folder.join(file).exists() {
+        true => read(folder, file).map(Some),
+        false => Ok(None),
     }
 }
 
