@@ -7,6 +7,14 @@ use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use super::ModelError;
 use super::weights::{INDEX, SINGLE, shards};
 
+/// Files that not every model has.
+const OPTIONAL: [&str; 4] = [
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
 /// `NAME` or `OWNER/NAME`, as the hub allows them.
 pub(super) fn is_model_id(text: &str) -> bool {
     let part = |p: &str| {
@@ -36,17 +44,23 @@ pub(super) fn fetch_config(api: &ApiRepo, id: &str) -> Result<PathBuf, ModelErro
 /// Fetches what is not in the cache yet and returns the folder that holds the files.
 pub(super) fn fetch(api: &ApiRepo, id: &str) -> Result<PathBuf, ModelError> {
     let get = |file: &str| api.get(file).map_err(|e| failed(id, file, &e));
+    let get_if_there = |file: &str| match api.get(file) {
+        Ok(_) => Ok(true),
+        Err(e) if is_absent(&e) => Ok(false),
+        Err(e) => Err(failed(id, file, &e)),
+    };
     let folder = fetch_config(api, id)?;
     get("tokenizer.json")?;
-    // An index in the cache says that the weights are sharded; asking for the single file, which
-    // is in no cache, would need the network.
-    let sharded = folder.join(INDEX).exists()
-        || match api.get(SINGLE) {
-            Ok(_) => false,
-            Err(e) if is_absent(&e) => true,
-            Err(e) => return Err(failed(id, SINGLE, &e)),
-        };
-    if sharded {
+    // A file that the hub does not have is in no cache, and asking for it again would need the
+    // network: weights in the cache say that the optional files were asked for before them, and an
+    // index that there is no single file.
+    let sharded = folder.join(INDEX).exists();
+    if !sharded && !folder.join(SINGLE).exists() {
+        for file in OPTIONAL {
+            get_if_there(file)?;
+        }
+    }
+    if sharded || !get_if_there(SINGLE)? {
         for shard in shards(&get(INDEX)?)? {
             get(&shard)?;
         }

@@ -36,7 +36,10 @@ fn serve(
     let (input, output) = (input.parse().unwrap(), output.parse().unwrap());
     let asks = random(&input, &output, 500, count, seed);
     let mut arrivals = Arrivals::new(asks, load, options(), ms(0), seed).unwrap();
-    let ended = drive(&mut engine, &mut arrivals, |_| ControlFlow::Continue(())).unwrap();
+    let ended = drive(&mut engine, &mut arrivals, |_| {
+        ControlFlow::Continue(Vec::new())
+    })
+    .unwrap();
     let records = engine.records();
     let summary = Summary::of(&ended, &records.batches, &records.steps, &[]);
     (ended, summary)

@@ -105,3 +105,59 @@ fn one_line(error: &minijinja::Error) -> String {
         .collect();
     words.join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+    use serde_json::Value as Json;
+
+    use super::*;
+
+    /// The fixtures hold what transformers makes of the same conversations
+    /// (`scripts/render_chat_fixtures.py`).
+    #[test]
+    fn templates_render_as_in_transformers() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/chat");
+        for name in ["chatml", "llama3", "mistral", "python-in-jinja"] {
+            let folder = fixtures.join(name);
+            let json = std::fs::read(folder.join("rendered.json")).unwrap();
+            let rendered: Json = serde_json::from_slice(&json).unwrap();
+            let now: jiff::civil::DateTime = rendered["now"].as_str().unwrap().parse().unwrap();
+            let now = now.to_zoned_datetime(TimeZone::UTC).unwrap();
+            let template = ChatTemplate::open(&folder).unwrap().unwrap();
+            for conversation in rendered["conversations"].as_array().unwrap() {
+                let messages = messages(&conversation["messages"]);
+                let text = template.render_at(&messages, now.clone());
+                match conversation["error"].as_str() {
+                    None => assert_eq!(text.unwrap(), conversation["text"], "{name}"),
+                    Some(refusal) => {
+                        let error = text.unwrap_err().to_string();
+                        assert!(error.contains(refusal), "{name}: {error}");
+                        assert!(error.contains("leave out --chat"), "{name}: {error}");
+                        assert!(!error.contains('\n'), "{name}: {error}");
+                    }
+                }
+            }
+        }
+    }
+
+    fn messages(json: &Json) -> Vec<Message> {
+        let message = |m: &Json| {
+            let [role, content] = ["role", "content"].map(|key| m[key].as_str().unwrap());
+            Message::of(role, content)
+        };
+        json.as_array().unwrap().iter().map(message).collect()
+    }
+
+    #[test]
+    fn the_date_is_todays() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = "{{ strftime_now('%Y-%m-%d') }}";
+        std::fs::write(folder.path().join("chat_template.jinja"), source).unwrap();
+        let template = ChatTemplate::open(folder.path()).unwrap().unwrap();
+        let before = ZonedDateTime::now().date().to_string();
+        let rendered = template.render(&[]).unwrap();
+        let after = ZonedDateTime::now().date().to_string();
+        assert!(before <= rendered && rendered <= after, "{rendered}");
+    }
+}
