@@ -107,19 +107,24 @@ mod tests {
     use super::*;
     use crate::model::Model;
 
-    /// A hub of one model, `owner/tiny`: the files of a fixture, served as the hub serves them.
-    fn serve(fixture: &'static str) -> String {
+    fn fixture(name: &str) -> PathBuf {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        fixtures.join(name)
+    }
+
+    /// A hub of one model, `owner/tiny`: the files of a folder, served as the hub serves them.
+    fn serve(folder: PathBuf) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                answer(stream.unwrap(), fixture);
+                answer(stream.unwrap(), &folder);
             }
         });
         address
     }
 
-    fn answer(mut stream: TcpStream, fixture: &str) {
+    fn answer(mut stream: TcpStream, folder: &Path) {
         let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
         let request = lines.next().unwrap().unwrap();
         let headers: Vec<String> = lines
@@ -131,9 +136,6 @@ mod tests {
             .nth(1)
             .unwrap()
             .strip_prefix("/owner/tiny/resolve/main/");
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/fixtures")
-            .join(fixture);
         let found = file.and_then(|f| Some((f, std::fs::read(folder.join(f)).ok()?)));
         let Some((file, bytes)) = found else {
             let text = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
@@ -180,9 +182,9 @@ mod tests {
 
     #[test]
     fn a_hub_model_is_fetched_once_and_then_opens_offline() {
-        for fixture in ["gpt2-f32", "gpt2-sharded"] {
+        for name in ["gpt2-f32", "gpt2-sharded"] {
             let cache = tempfile::tempdir().unwrap();
-            let folder = fetch_from(&serve(fixture), cache.path(), "owner/tiny").unwrap();
+            let folder = fetch_from(&serve(fixture(name)), cache.path(), "owner/tiny").unwrap();
             let layers = Model::open(folder.to_str()).unwrap().spec.layers;
             assert!(layers > 0);
             let offline = fetch_from("http://127.0.0.1:9", cache.path(), "owner/tiny");
@@ -191,9 +193,25 @@ mod tests {
     }
 
     #[test]
+    fn the_chat_template_is_fetched_where_there_is_one() {
+        let model = tempfile::tempdir().unwrap();
+        for from in [fixture("gpt2-f32"), fixture("chat/llama3")] {
+            for entry in std::fs::read_dir(from).unwrap().flatten() {
+                std::fs::copy(entry.path(), model.path().join(entry.file_name())).unwrap();
+            }
+        }
+        let cache = tempfile::tempdir().unwrap();
+        let hub = serve(model.path().to_owned());
+        let folder = fetch_from(&hub, cache.path(), "owner/tiny").unwrap();
+        let model = Model::open(folder.to_str()).unwrap();
+        let text = model.chat_template().unwrap().render(&[]);
+        assert!(text.unwrap().starts_with("<|begin_of_text|>"));
+    }
+
+    #[test]
     fn planning_fetches_config_json_alone() {
         let cache = tempfile::tempdir().unwrap();
-        let api = api_of(&serve("gpt2-f32"), cache.path(), "owner/tiny");
+        let api = api_of(&serve(fixture("gpt2-f32")), cache.path(), "owner/tiny");
         let folder = fetch_config(&api, "owner/tiny").unwrap();
         let files: Vec<_> = std::fs::read_dir(folder).unwrap().flatten().collect();
         assert_eq!(files.len(), 1);
@@ -203,7 +221,7 @@ mod tests {
     #[test]
     fn an_unknown_model_and_a_missing_network_are_told_apart() {
         let cache = tempfile::tempdir().unwrap();
-        let unknown = fetch_from(&serve("gpt2-f32"), cache.path(), "owner/other")
+        let unknown = fetch_from(&serve(fixture("gpt2-f32")), cache.path(), "owner/other")
             .unwrap_err()
             .to_string();
         for part in [

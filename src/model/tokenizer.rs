@@ -144,3 +144,28 @@ impl TextStream<'_> {
         Ok(text[from..].to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Model;
+
+    #[test]
+    fn a_token_costs_the_same_however_long_the_text_is() {
+        let tokenizer = Model::open(None).unwrap().tokenizer;
+        let end_of_text = tokenizer.encode("<|endoftext|>").unwrap();
+        let robot = tokenizer.encode("🤖").unwrap();
+        let verse = tokenizer.encode(" Shall I compare thee, 日本").unwrap();
+        for (name, tokens) in [
+            ("text", verse.as_slice()),
+            ("special tokens", &end_of_text),
+            ("broken characters", &robot[..1]),
+        ] {
+            let mut stream = tokenizer.stream();
+            for &id in tokens.iter().cycle().take(1000) {
+                stream.push(id).unwrap();
+                assert!(stream.ids.len() < 2 * LONGEST_UNFINISHED, "{name}");
+            }
+        }
+    }
+}
