@@ -2,10 +2,13 @@
 
 use std::fs;
 
-use crate::broken::{Broken, assert_says, open};
+use batchlab::model::{Message, ModelError};
+use proptest::prelude::*;
+
+use crate::broken::{Broken, assert_says, fixture, open};
 
 /// What asking for the chat template of a folder with these files says.
-fn error(files: &[(&str, &str)]) -> batchlab::model::ModelError {
+fn error(files: &[(&str, &str)]) -> ModelError {
     let folder = Broken::copy_of("gpt2-f32");
     for (file, content) in files {
         fs::write(folder.path(file), content).unwrap();
@@ -23,10 +26,7 @@ fn a_model_without_a_template() {
             r#"{"bos_token": "<s>", "chat_template": null}"#,
         )],
     ] {
-        assert_says(
-            &error(files),
-            &["gpt2-f32", "no chat template", "leave out --chat"],
-        );
+        assert_says(&error(files), &["has no chat template", "leave out --chat"]);
     }
 }
 
@@ -82,4 +82,32 @@ fn damaged_special_tokens() {
         &error(&files),
         &["special_tokens_map.json", "not valid JSON", "copy"],
     );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever happens to a template, it gives a text or an error of one line.
+    #[test]
+    fn random_damage_to_a_template_never_panics(
+        name in prop::sample::select(vec!["llama3", "python-in-jinja"]),
+        cut in prop::option::of(0.0..1.0f64),
+        flips in prop::collection::vec((any::<usize>(), 0u8..128), 0..6),
+    ) {
+        let template = fixture("chat").join(name).join("chat_template.jinja");
+        let mut bytes = fs::read(template).unwrap();
+        let length = bytes.len();
+        for (at, value) in flips {
+            bytes[at % length] = value;
+        }
+        if let Some(share) = cut {
+            bytes.truncate((length as f64 * share) as usize);
+        }
+        let folder = Broken::copy_of("gpt2-bare-names");
+        fs::write(folder.path("chat_template.jinja"), bytes).unwrap();
+        let template = open(folder.folder.path()).unwrap().chat_template();
+        if let Err(error) = template.and_then(|t| t.render(&[Message::user("Hi")])) {
+            prop_assert!(!error.to_string().contains('\n'), "{error}");
+        }
+    }
 }
