@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use crate::batching::{Decision, Policy, Queue, QueueFull};
+use crate::batching::{Batching, Decision, Policy, Queue, QueueFull};
 use crate::clock::Clock;
 use crate::metrics::{BatchRecord, StepRecord};
 use crate::plan::StepPlan;
 use crate::request::{FinishReason, Finished, Request, RequestId};
 use crate::runner::{Runner, RunnerError};
-use crate::scheduler::{Admitted, Capacity, Padding, Refusal, Scheduler};
+use crate::scheduler::{Capacity, Padding, Refusal, Scheduler};
 
 /// How an engine is set up around a runner.
 pub struct EngineConfig {
     pub policy: Box<dyn Policy>,
+    /// Of request-level batches.
     pub padding: Padding,
     /// `--max-queue-size`
     pub max_queue_size: usize,
@@ -64,7 +65,8 @@ pub struct Engine<'a> {
     queue: Queue,
     scheduler: Scheduler,
     more_expected: bool,
-    running: Option<BatchRecord>,
+    /// Of the last step; the next one is written over it.
+    plan: StepPlan,
     records: Records,
 }
 
@@ -82,6 +84,7 @@ impl<'a> Engine<'a> {
                 runner.kv_pages(),
                 runner.kv_layout(),
                 capacity,
+                config.policy.batching(),
                 config.padding,
             ),
             clock,
@@ -89,7 +92,7 @@ impl<'a> Engine<'a> {
             policy: config.policy,
             queue: Queue::bounded(config.max_queue_size),
             more_expected: true,
-            running: None,
+            plan: StepPlan::default(),
             records: Records::default(),
         }
     }
@@ -136,21 +139,21 @@ impl<'a> Engine<'a> {
     pub fn step(&mut self) -> Result<Progress, RunnerError> {
         let now = self.clock.now();
         let mut finished = self.expire(now);
-        if !self.scheduler.is_running()
-            && let Some(next) = self.form_batch(now)
-        {
+        let decision = self.decide(now);
+        self.reserve(decision, now);
+        if !self.scheduler.is_running() {
             return Ok(Progress {
                 tokens: Vec::new(),
                 finished,
-                next,
+                next: self.wait(decision),
             });
         }
-        let (plan, mut record) = self.plan();
-        let tokens = self.execute(&plan, &mut record)?;
+        let mut record = self.plan(now);
+        let tokens = self.execute(&mut record)?;
         let end = record.start + record.duration;
         let tokens = self.scheduler.apply(&tokens, end, &mut finished);
         record.host = (self.clock.now() - record.start).saturating_sub(record.compute);
-        self.record(record);
+        self.records.steps.push(record);
         self.close_if_ended(end);
         Ok(Progress {
             tokens,
@@ -166,72 +169,62 @@ impl<'a> Engine<'a> {
             .collect()
     }
 
-    /// Asks the policy; `Some` says for what to wait, `None` that a batch has started.
-    fn form_batch(&mut self, now: Duration) -> Option<Next> {
-        let state = self.queue.state(now, self.more_expected);
-        let timeout = self.queue.next_timeout();
-        match self.policy.decide(&state) {
-            Decision::Take { count, reason } => {
-                match self.scheduler.admit(&mut self.queue, count, reason, now) {
-                    Some(batch) => {
-                        self.running = Some(self.open(batch, now));
-                        None
-                    }
-                    None => Some(Next::WaitForArrival),
-                }
+    /// Asks the policy, unless a batch must end first.
+    fn decide(&self, now: Duration) -> Decision {
+        match self.scheduler.admits() {
+            true => {
+                let started = self.scheduler.started();
+                let state = self.queue.state(now, started, self.more_expected);
+                self.policy.decide(&state)
             }
-            Decision::WaitUntil(t) => Some(Next::WaitUntil(timeout.map_or(t, |o| o.min(t)))),
-            Decision::Hold => Some(timeout.map_or(Next::WaitForArrival, Next::WaitUntil)),
+            false => Decision::Hold,
         }
     }
 
-    fn open(&self, batch: Admitted, now: Duration) -> BatchRecord {
-        BatchRecord {
-            size: batch.size,
-            max_size: self.policy.max_batch_size(),
-            close_reason: batch.reason,
-            wait: now.saturating_sub(batch.oldest_arrival),
-            start: now,
-            end: now,
-            ..BatchRecord::default()
+    fn reserve(&mut self, decision: Decision, now: Duration) {
+        if let Some(batch) = self.scheduler.reserve(&mut self.queue, decision, now) {
+            self.records.batches.push(BatchRecord {
+                size: batch.size,
+                max_size: self.policy.max_batch_size(),
+                close_reason: batch.reason,
+                wait: now.saturating_sub(batch.oldest_arrival),
+                start: now,
+                end: None,
+            });
         }
     }
 
-    fn plan(&mut self) -> (StepPlan, StepRecord) {
-        let start = self.clock.now();
-        let (plan, shape) = self.scheduler.plan();
-        let record = StepRecord {
+    /// For what to wait while nothing runs.
+    fn wait(&self, decision: Decision) -> Next {
+        let timeout = self.queue.next_timeout();
+        match decision {
+            Decision::WaitUntil(t) => Next::WaitUntil(timeout.map_or(t, |o| o.min(t))),
+            _ => timeout.map_or(Next::WaitForArrival, Next::WaitUntil),
+        }
+    }
+
+    fn plan(&mut self, start: Duration) -> StepRecord {
+        StepRecord {
             start,
-            shape,
+            shape: self.scheduler.plan(&mut self.plan),
             ..StepRecord::default()
-        };
-        (plan, record)
+        }
     }
 
-    fn execute(
-        &mut self,
-        plan: &StepPlan,
-        record: &mut StepRecord,
-    ) -> Result<Vec<u32>, RunnerError> {
-        let output = self.runner.execute(plan)?;
+    fn execute(&mut self, record: &mut StepRecord) -> Result<Vec<u32>, RunnerError> {
+        let output = self.runner.execute(&self.plan)?;
         record.compute = output.compute;
         record.duration = self.clock.now().saturating_sub(record.start);
         Ok(output.tokens)
     }
 
-    fn record(&mut self, step: StepRecord) {
-        if let Some(batch) = &mut self.running {
-            batch.add(&step);
-        }
-        self.records.steps.push(step);
-    }
-
+    /// A request-level batch ends as a whole.
     fn close_if_ended(&mut self, now: Duration) {
-        if !self.scheduler.is_running()
-            && let Some(mut batch) = self.running.take()
+        if self.policy.batching() == Batching::RequestLevel
+            && !self.scheduler.is_running()
+            && let Some(batch) = self.records.batches.last_mut()
         {
-            batch.end = now;
-            self.records.batches.push(batch);
+            batch.end.get_or_insert(now);
         }
     }
 }
@@ -246,6 +239,7 @@ fn unscheduled(request: Request, reason: FinishReason, now: Duration) -> Finishe
         arrival: request.arrival,
         scheduled: None,
         token_times: Vec::new(),
+        preempted: Vec::new(),
         finished: now,
     }
 }

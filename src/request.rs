@@ -54,9 +54,19 @@ pub struct Finished {
     pub output: Vec<u32>,
     pub reason: FinishReason,
     pub arrival: Duration,
-    /// When the batch that holds it started; none if it never ran.
+    /// When its prompt was first in a step; none if it never ran.
     pub scheduled: Option<Duration>,
     /// When each output token was delivered.
     pub token_times: Vec<Duration>,
+    /// When it stood still because its KV pages were given to older requests.
+    pub preempted: Vec<Stretch>,
     pub finished: Duration,
+}
+
+/// From losing its pages to the token after all that was lost was computed again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    pub from: Duration,
+    /// None: not over yet.
+    pub until: Option<Duration>,
 }

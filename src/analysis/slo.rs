@@ -118,6 +118,7 @@ mod tests {
             last_token_ms: Some(300.0),
             released_ms: Some(300.0),
             itl_p99_ms: None,
+            preempted_ms: Vec::new(),
         };
         let meets =
             |slo: &str, request: &RequestTrace| slo.parse::<Slo>().unwrap().is_met_by(request);

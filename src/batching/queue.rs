@@ -1,6 +1,6 @@
 //! The bounded first-come-first-served queue in front of the policy.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::QueueState;
@@ -9,6 +9,8 @@ use crate::request::{Request, RequestId};
 #[derive(Debug)]
 pub struct Queue {
     waiting: VecDeque<Request>,
+    /// When those that have a timeout time out.
+    deadlines: BTreeSet<(Duration, RequestId)>,
     capacity: usize,
 }
 
@@ -20,6 +22,7 @@ impl Queue {
     pub fn bounded(capacity: usize) -> Self {
         Self {
             waiting: VecDeque::new(),
+            deadlines: BTreeSet::new(),
             capacity,
         }
     }
@@ -28,15 +31,18 @@ impl Queue {
         if self.waiting.len() >= self.capacity {
             return Err(QueueFull(Box::new(request)));
         }
+        self.deadlines.extend(deadline(&request));
         self.waiting.push_back(request);
         Ok(())
     }
 
-    pub fn state(&self, now: Duration, more_expected: bool) -> QueueState {
+    /// `started` and `more_expected` are as in [`QueueState`].
+    pub fn state(&self, now: Duration, started: usize, more_expected: bool) -> QueueState {
         QueueState {
             now,
             queued: self.waiting.len(),
             oldest_arrival: self.waiting.front().map(|r| r.arrival),
+            started,
             more_expected,
         }
     }
@@ -47,32 +53,40 @@ impl Queue {
     }
 
     pub fn pop(&mut self) -> Option<Request> {
-        self.waiting.pop_front()
+        let request = self.waiting.pop_front()?;
+        Some(self.left(request))
     }
 
     pub fn cancel(&mut self, id: RequestId) -> Option<Request> {
         let at = self.waiting.iter().position(|r| r.id == id)?;
-        self.waiting.remove(at)
+        let request = self.waiting.remove(at)?;
+        Some(self.left(request))
     }
 
-    /// Removes and returns the requests whose timeout has passed.
+    /// Removes and returns the requests whose timeout has passed, the earliest deadline first.
     pub fn expire(&mut self, now: Duration) -> Vec<Request> {
-        let late = |r: &Request| deadline(r).is_some_and(|t| t <= now);
-        // The usual case has no timeouts: do not rebuild the queue for it.
-        if !self.waiting.iter().any(late) {
-            return Vec::new();
+        let mut expired = Vec::new();
+        while let Some(&(_, id)) = self.deadlines.first().filter(|(at, _)| *at <= now)
+            && let Some(request) = self.cancel(id)
+        {
+            expired.push(request);
         }
-        let (expired, kept) = self.waiting.drain(..).partition(late);
-        self.waiting = kept;
-        Vec::from(expired)
+        expired
     }
 
     /// When the next queued request times out.
     pub fn next_timeout(&self) -> Option<Duration> {
-        self.waiting.iter().filter_map(deadline).min()
+        self.deadlines.first().map(|&(at, _)| at)
+    }
+
+    fn left(&mut self, request: Request) -> Request {
+        if let Some(deadline) = deadline(&request) {
+            self.deadlines.remove(&deadline);
+        }
+        request
     }
 }
 
-fn deadline(r: &Request) -> Option<Duration> {
-    r.timeout.map(|t| r.arrival.saturating_add(t))
+fn deadline(r: &Request) -> Option<(Duration, RequestId)> {
+    r.timeout.map(|t| (r.arrival.saturating_add(t), r.id))
 }

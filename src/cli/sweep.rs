@@ -41,7 +41,8 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
     let workloads = texts
         .map(|t| t.workload(&model))
         .collect::<Result<Vec<_>, _>>()?;
-    let limits = limits(&asked, &model, &workloads)?;
+    let budget = args.max_num_batched_tokens(&asked.grids);
+    let limits = limits(&asked, &model, &workloads, budget)?;
     let options = args.engine.runner_options(limits);
     let (mut runner, memory) = open_measured(args.engine.model.device, &model, &options)?;
     let options = args.measure_options(runner.pci_bus_id().is_some())?;
@@ -119,8 +120,13 @@ fn stop_on_ctrl_c() -> anyhow::Result<()> {
     .context("Ctrl-C cannot be watched")
 }
 
-/// Room for full batches of the longest request.
-fn limits(asked: &Asked, model: &Model, workloads: &[Workload]) -> Result<Limits, Error> {
+/// Room for full batches of the longest request, and for a step of `budget` tokens.
+fn limits(
+    asked: &Asked,
+    model: &Model,
+    workloads: &[Workload],
+    budget: Option<usize>,
+) -> Result<Limits, Error> {
     let longest = |prompts: &Prompts| match prompts {
         Prompts::Lines(lines) => lines.iter().map(Vec::len).max().unwrap_or(0),
         Prompts::Random(mix) => mix.max(),
@@ -142,10 +148,13 @@ fn limits(asked: &Asked, model: &Model, workloads: &[Workload]) -> Result<Limits
     }
     let sizes = asked.grids.iter().flat_map(|g| &g.batch_sizes);
     let max_rows = sizes.copied().max().unwrap_or(1);
+    let max_kv_len = input + output;
+    // A step never has more than everything that is known of its rows.
+    let budget = budget.map_or(0, |budget| budget.min(max_rows * max_kv_len));
     Ok(Limits {
         max_rows,
-        max_tokens: max_rows * input,
-        max_kv_len: input + output,
+        max_tokens: budget.max(max_rows * input),
+        max_kv_len,
     })
 }
 

@@ -1,8 +1,10 @@
 //! The options of `batchlab sweep`, and the grid they ask for.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use batchlab::Error;
+use batchlab::batching::Continuous;
 use batchlab::scheduler::Padding;
 use batchlab::sweep::{Experiment, Grid, LoadChoice, MeasureOptions, PolicyKind, Preset};
 use batchlab::workload::LengthMix;
@@ -53,10 +55,10 @@ struct GridArgs {
     )]
     experiment: Vec<ExperimentName>,
     /// static: a batch leaves when it is full; dynamic: also when its oldest request has waited for
-    /// the window [default: dynamic]
+    /// the window; continuous: requests join and leave between steps [default: dynamic]
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     policies: Option<Vec<Policy>>,
-    /// Requests that run together, at most [default: 1,4,8]
+    /// Requests that run together, at most; for continuous its --max-num-seqs [default: 1,4,8]
     #[arg(
         long,
         value_delimiter = ',',
@@ -72,6 +74,18 @@ struct GridArgs {
         allow_hyphen_values = true
     )]
     windows_ms: Option<Vec<f64>>,
+    /// Wait windows of continuous, for which prefills are held back unless they fill all free rows
+    /// [default: none is held back]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "LIST",
+        allow_hyphen_values = true
+    )]
+    prefill_windows_ms: Vec<f64>,
+    /// Tokens of a step of continuous: one for each row that decodes, the rest for parts of prompts
+    #[arg(long, default_value_t = Continuous::MAX_NUM_BATCHED_TOKENS, value_name = "N")]
+    max_num_batched_tokens: usize,
     /// Batch sizes that dynamic lets go at once, without waiting for the window
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     preferred_batch_size: Vec<usize>,
@@ -167,6 +181,7 @@ enum ExperimentName {
     FewRequests,
     Padding,
     IdleRows,
+    MixedLengths,
     Saturation,
 }
 
@@ -177,6 +192,7 @@ impl From<ExperimentName> for Experiment {
             ExperimentName::FewRequests => Self::FewRequests,
             ExperimentName::Padding => Self::Padding,
             ExperimentName::IdleRows => Self::IdleRows,
+            ExperimentName::MixedLengths => Self::MixedLengths,
             ExperimentName::Saturation => Self::Saturation,
         }
     }
@@ -186,6 +202,7 @@ impl From<ExperimentName> for Experiment {
 enum Policy {
     Static,
     Dynamic,
+    Continuous,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -233,6 +250,7 @@ impl SweepArgs {
         let policy = |p: &Policy| match p {
             Policy::Static => PolicyKind::Static,
             Policy::Dynamic => PolicyKind::Dynamic,
+            Policy::Continuous => PolicyKind::Continuous,
         };
         let padding = |p: &PaddingMode| match p {
             PaddingMode::Padded => Padding::Padded,
@@ -246,12 +264,14 @@ impl SweepArgs {
             policies: policies.map_or(preset.policies, |list| list.iter().map(policy).collect()),
             batch_sizes: preset.batch_sizes,
             windows_ms: args.windows_ms.clone().unwrap_or(preset.windows_ms),
+            prefill_windows_ms: args.prefill_windows_ms.clone(),
             paddings: paddings.map_or(preset.paddings, |list| list.iter().map(padding).collect()),
             prompts: texts.iter().map(|t| t.label.clone()).collect(),
             output_lens: outputs.iter().map(ToString::to_string).collect(),
             load: load.unwrap_or(preset.load),
         };
         grid.validate()?;
+        self.check_budget(&grid)?;
         asked.grids.push(grid);
         for text in texts {
             if asked.texts.iter().all(|t| t.label != text.label) {
@@ -266,6 +286,28 @@ impl SweepArgs {
         Ok(())
     }
 
+    /// Refuses a `--max-num-batched-tokens` with which continuous cells would stall.
+    fn check_budget(&self, grid: &Grid) -> Result<(), Error> {
+        if !grid.policies.contains(&PolicyKind::Continuous) {
+            return Ok(());
+        }
+        let policy = Continuous {
+            max_num_seqs: grid.batch_sizes.iter().copied().max().unwrap_or(1),
+            max_num_batched_tokens: self.grid.max_num_batched_tokens,
+            prefill_window: Duration::ZERO,
+        };
+        let page_size = self.engine.model.kv_block_size;
+        let checked = policy.check(page_size);
+        checked.map_err(|e| Error::Usage(e.to_string()))
+    }
+
+    /// Tokens of a step that the continuous cells want, where there are any.
+    pub fn max_num_batched_tokens(&self, grids: &[Grid]) -> Option<usize> {
+        let mut policies = grids.iter().flat_map(|g| &g.policies);
+        let asked = policies.any(|p| *p == PolicyKind::Continuous);
+        asked.then_some(self.grid.max_num_batched_tokens)
+    }
+
     /// The options of measuring that were given, but for the number of runs.
     pub fn measure_as_options(&self) -> Vec<String> {
         let args = &self.measure;
@@ -277,6 +319,11 @@ impl SweepArgs {
             (
                 "--preferred-batch-size",
                 list(&self.grid.preferred_batch_size),
+            ),
+            (
+                "--max-num-batched-tokens",
+                (self.grid.max_num_batched_tokens != Continuous::MAX_NUM_BATCHED_TOKENS)
+                    .then(|| self.grid.max_num_batched_tokens.to_string()),
             ),
             ("--num-prompts", args.num_prompts.map(|n| n.to_string())),
             ("--num-warmups", args.num_warmups.map(|n| n.to_string())),
@@ -308,6 +355,7 @@ impl SweepArgs {
             timeout_ms: args.timeout_ms,
             max_queue_size: args.max_queue_size,
             preferred_batch_sizes: self.grid.preferred_batch_size.clone(),
+            max_num_batched_tokens: self.grid.max_num_batched_tokens,
         };
         options.validate()?;
         Ok(options)

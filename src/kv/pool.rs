@@ -41,14 +41,11 @@ impl PagePool {
 
     /// `count` pages, or `None` (and nothing taken) when fewer are free.
     pub fn lease(&self, count: usize) -> Option<Lease> {
-        let mut free = self.free.borrow_mut();
-        let kept = free.len().checked_sub(count)?;
-        let mut pages = free.split_off(kept);
-        pages.reverse();
-        Some(Lease {
-            pages,
+        let mut lease = Lease {
+            pages: Vec::new(),
             free: Rc::clone(&self.free),
-        })
+        };
+        lease.grow(count).then_some(lease)
     }
 }
 
@@ -56,11 +53,26 @@ impl Lease {
     pub fn pages(&self) -> &[u32] {
         &self.pages
     }
+
+    /// Takes `count` pages more, or says false (and takes nothing) when fewer are free.
+    pub fn grow(&mut self, count: usize) -> bool {
+        let mut free = self.free.borrow_mut();
+        let Some(kept) = free.len().checked_sub(count) else {
+            return false;
+        };
+        self.pages.extend(free.drain(kept..).rev());
+        true
+    }
+
+    /// Gives all pages back.
+    pub fn release(&mut self) {
+        self.free.borrow_mut().extend(self.pages.drain(..).rev());
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.free.borrow_mut().extend(self.pages.drain(..).rev());
+        self.release();
     }
 }
 
@@ -71,24 +83,32 @@ mod tests {
     use std::collections::HashSet;
 
     proptest! {
-        /// Any order of leases and drops: no page is shared, none is lost, and a lease is refused
-        /// exactly when too few pages are free.
+        /// Any order of leases, growth and drops: no page is shared, none is lost, and pages are
+        /// refused exactly when too few are free.
         #[test]
-        fn pages_have_one_owner(total in 0usize..64, ops in prop::collection::vec((0usize..20, any::<bool>()), 1..200)) {
+        fn pages_have_one_owner(total in 0usize..64, ops in prop::collection::vec((0usize..20, 0..4), 1..200)) {
             let pool = PagePool::new(total);
             let mut leases: Vec<Lease> = Vec::new();
-            for (n, take) in ops {
-                if take {
-                    let free = pool.free();
-                    match pool.lease(n) {
+            for (n, op) in ops {
+                let free = pool.free();
+                let some = n % leases.len().max(1);
+                match op {
+                    0 => match pool.lease(n) {
                         Some(lease) => {
                             prop_assert_eq!(lease.pages().len(), n);
                             leases.push(lease);
                         }
                         None => prop_assert!(n > free),
+                    },
+                    1 if !leases.is_empty() => {
+                        let before = leases[some].pages().to_vec();
+                        prop_assert_eq!(leases[some].grow(n), n <= free);
+                        prop_assert!(leases[some].pages().starts_with(&before));
+                        prop_assert_eq!(leases[some].pages().len(), before.len() + if n <= free { n } else { 0 });
                     }
-                } else if !leases.is_empty() {
-                    leases.swap_remove(n % leases.len());
+                    2 if !leases.is_empty() => leases[some].release(),
+                    3 if !leases.is_empty() => drop(leases.swap_remove(some)),
+                    _ => {}
                 }
                 let held: Vec<u32> = leases.iter().flat_map(|l| l.pages().to_vec()).collect();
                 let unique: HashSet<u32> = held.iter().copied().collect();

@@ -62,7 +62,7 @@ impl Profile {
         let prompt_tokens: usize = finished.iter().map(|r| r.prompt_len).sum();
         let output_tokens: usize = finished.iter().map(|r| r.output.len()).sum();
         let phase = |prefill: bool, tokens: usize| {
-            let of_phase = steps.iter().filter(|s| s.shape.prefill == prefill);
+            let of_phase = steps.iter().filter(|s| s.shape.prefills() == prefill);
             Phase::of(of_phase, tokens, network, ceilings)
         };
         let percent = |bound: Bound| {
@@ -150,8 +150,8 @@ mod tests {
         StepRecord {
             duration: ms(duration),
             shape: StepShape {
-                prefill,
                 rows: 1,
+                decode_rows: usize::from(!prefill),
                 tokens,
                 kv_positions: kv,
                 query_key_pairs: if prefill { kv * (kv + 1) / 2 } else { kv },
@@ -186,6 +186,7 @@ mod tests {
             arrival: ms(0),
             scheduled: Some(ms(5)),
             token_times: vec![ms(60), ms(80), ms(100)],
+            preempted: Vec::new(),
             finished: ms(100),
         };
         let p = Profile::of(&[finished], &steps, &network, &ceilings);
@@ -225,6 +226,7 @@ mod tests {
             arrival: ms(0),
             scheduled: Some(ms(0)),
             token_times: vec![ms(50)],
+            preempted: Vec::new(),
             finished: ms(50),
         };
         let p = Profile::of(&[finished], &[step(true, 4, 4, 50)], &network, &slow);

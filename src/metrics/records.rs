@@ -10,63 +10,29 @@ use crate::scheduler::StepShape;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StepRecord {
     pub start: Duration,
-    /// Planning → tokens on the host.
+    /// Deciding and planning → tokens on the host.
     pub duration: Duration,
     /// Part of `duration` spent computing.
     pub compute: Duration,
-    /// The host's own work: planning, launching and applying the tokens.
+    /// The host's own work: deciding, planning, launching and applying the tokens.
     pub host: Duration,
     pub shape: StepShape,
 }
 
-/// One batch, from its close to the end of its slowest row.
+/// Requests that started together: a whole batch, or, under continuous batching, those that joined
+/// before one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchRecord {
     pub size: usize,
-    /// The policy's maximum.
+    /// The policy's maximum of rows that run together.
     pub max_size: usize,
     pub close_reason: CloseReason,
     /// Age of its oldest request when it closed.
     pub wait: Duration,
     pub start: Duration,
-    pub end: Duration,
-    pub steps: usize,
-    /// Positions computed in all steps, and how many of them were padding.
-    pub positions: usize,
-    pub padded_positions: usize,
-    /// Rows × decode steps, and how many of them belonged to rows that had finished.
-    pub row_steps: usize,
-    pub idle_row_steps: usize,
-}
-
-impl Default for BatchRecord {
-    fn default() -> Self {
-        Self {
-            size: 0,
-            max_size: 0,
-            close_reason: CloseReason::Full,
-            wait: Duration::ZERO,
-            start: Duration::ZERO,
-            end: Duration::ZERO,
-            steps: 0,
-            positions: 0,
-            padded_positions: 0,
-            row_steps: 0,
-            idle_row_steps: 0,
-        }
-    }
-}
-
-impl BatchRecord {
-    pub fn add(&mut self, step: &StepRecord) {
-        self.steps += 1;
-        self.positions += step.shape.tokens;
-        self.padded_positions += step.shape.padded_tokens;
-        if !step.shape.prefill {
-            self.row_steps += step.shape.rows;
-            self.idle_row_steps += step.shape.idle_rows;
-        }
-    }
+    /// When its slowest row ended and all of them were free; none under continuous batching, where a
+    /// row is free as soon as it ends.
+    pub end: Option<Duration>,
 }
 
 /// The durations of one request (definitions: docs/measuring.md).
@@ -74,7 +40,7 @@ impl BatchRecord {
 pub struct RequestTimes {
     /// Arrival → first scheduled.
     pub queue: Duration,
-    /// First scheduled → first token.
+    /// First scheduled → first token, the steps between parts of a prompt and preemptions included.
     pub prefill: Duration,
     /// Arrival → first token.
     pub ttft: Duration,

@@ -148,7 +148,6 @@ mod tests {
     fn a_prefill_by_hand() {
         // Two prompts, of 3 and 2 tokens: 6 + 3 pairs.
         let step = StepShape {
-            prefill: true,
             rows: 2,
             tokens: 5,
             kv_positions: 5,

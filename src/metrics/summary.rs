@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{BatchRecord, RequestTimes, Statistics, StepRecord};
 use crate::batching::CloseReason;
 use crate::request::Finished;
+use crate::scheduler::StepShape;
 
 /// Durations in milliseconds, rates per second.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,8 +30,11 @@ pub struct Summary {
     pub itl_ms: Option<Statistics>,
     pub queue_ms: Option<Statistics>,
     pub prefill_ms: Option<Statistics>,
+    /// Groups of requests that started together.
     pub batches: usize,
+    /// Rows of a batch; under continuous batching, rows of a step.
     pub actual_batch_size: Option<f64>,
+    /// Of the policy's maximum.
     pub batch_utilization_percent: Option<f64>,
     pub batch_wait_ms: Option<Statistics>,
     pub batch_close_reason: BTreeMap<CloseReason, usize>,
@@ -39,14 +43,18 @@ pub struct Summary {
     pub padded_positions: usize,
     /// Padded positions computed / positions computed.
     pub padding_waste_percent: Option<f64>,
+    /// Rows × steps in which they decoded, and how many of them belonged to rows that had finished.
     pub row_steps: usize,
     pub idle_row_steps: usize,
+    /// Rows that lost their KV pages to older ones and were computed again.
+    #[serde(default)]
+    pub preemptions_total: usize,
     /// Leased pages / pages of the pool, at the fullest step.
     pub kv_cache_usage_percent: Option<f64>,
     pub steps: usize,
-    /// Duration of decode steps.
+    /// Duration of steps that only decode.
     pub decode_step_ms: Option<Statistics>,
-    /// The host's own work in a decode step.
+    /// The host's own work in such a step.
     pub host_us_per_step: Option<Statistics>,
     /// Step durations by what the step did and how many rows it had, ascending.
     pub step_times: Vec<StepTimes>,
@@ -56,6 +64,9 @@ pub struct Summary {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepTimes {
     pub prefill: bool,
+    /// Prompts beside rows that decode.
+    #[serde(default)]
+    pub mixed: bool,
     /// Rows of the step, idle ones included.
     pub rows: usize,
     pub steps: usize,
@@ -95,8 +106,10 @@ impl Summary {
         let of_times = |get: fn(&RequestTimes) -> Duration| {
             statistics(times.iter().map(|t| ms(get(t))).collect())
         };
-        let decodes = || steps.iter().filter(|s| !s.shape.prefill);
-        let sum = |get: fn(&BatchRecord) -> usize| batches.iter().map(get).sum::<usize>();
+        let decodes = || steps.iter().filter(|s| !s.shape.prefills());
+        let sum = |get: fn(&StepShape) -> usize| steps.iter().map(|s| get(&s.shape)).sum::<usize>();
+        let (tokens, padded_tokens) = (sum(|s| s.tokens), sum(|s| s.padded_tokens));
+        let (rows, most_rows) = rows(batches, steps);
 
         let mut reasons = BTreeMap::new();
         for batch in batches {
@@ -119,15 +132,16 @@ impl Summary {
             queue_ms: of_times(|t| t.queue),
             prefill_ms: of_times(|t| t.prefill),
             batches: batches.len(),
-            actual_batch_size: share(sum(|b| b.size), batches.len()),
-            batch_utilization_percent: percent(sum(|b| b.size), sum(|b| b.max_size)),
+            actual_batch_size: rows,
+            batch_utilization_percent: rows.zip(most_rows).map(|(rows, most)| 100.0 * rows / most),
             batch_wait_ms: statistics(batches.iter().map(|b| ms(b.wait)).collect()),
             batch_close_reason: reasons,
-            positions: sum(|b| b.positions),
-            padded_positions: sum(|b| b.padded_positions),
-            padding_waste_percent: percent(sum(|b| b.padded_positions), sum(|b| b.positions)),
-            row_steps: sum(|b| b.row_steps),
-            idle_row_steps: sum(|b| b.idle_row_steps),
+            positions: tokens,
+            padded_positions: padded_tokens,
+            padding_waste_percent: percent(padded_tokens, tokens),
+            row_steps: sum(|s| s.decode_rows),
+            idle_row_steps: sum(|s| s.idle_rows),
+            preemptions_total: sum(|s| s.preemptions),
             kv_cache_usage_percent: steps
                 .iter()
                 .filter_map(|s| percent(s.shape.kv_pages_used, s.shape.kv_pages_total))
@@ -140,18 +154,31 @@ impl Summary {
     }
 }
 
+/// The mean rows of what runs together, and of the policy's maximum.
+fn rows(batches: &[BatchRecord], steps: &[StepRecord]) -> (Option<f64>, Option<f64>) {
+    let of_batches =
+        |get: fn(&BatchRecord) -> usize| share(batches.iter().map(get).sum(), batches.len());
+    let rows = match batches.iter().all(|b| b.end.is_some()) {
+        true => of_batches(|b| b.size),
+        false => share(steps.iter().map(|s| s.shape.rows).sum(), steps.len()),
+    };
+    (rows, of_batches(|b| b.max_size))
+}
+
 fn step_times(steps: &[StepRecord]) -> Vec<StepTimes> {
-    let mut groups: BTreeMap<(bool, usize), Vec<&StepRecord>> = BTreeMap::new();
+    let mut groups: BTreeMap<_, Vec<&StepRecord>> = BTreeMap::new();
     for step in steps {
-        let kind = (!step.shape.prefill, step.shape.rows);
+        let shape = &step.shape;
+        let kind = (!shape.prefills(), shape.is_mixed(), shape.rows);
         groups.entry(kind).or_default().push(step);
     }
-    let of_group = |((decode, rows), steps): ((bool, usize), Vec<&StepRecord>)| {
+    let of_group = |((decode, mixed, rows), steps): ((bool, bool, usize), Vec<&StepRecord>)| {
         let count = steps.len();
         let time: Duration = steps.iter().map(|s| s.duration).sum();
         let positions: usize = steps.iter().map(|s| s.shape.tokens).sum();
         StepTimes {
             prefill: !decode,
+            mixed,
             rows,
             steps: count,
             mean_ms: ms(time) / count as f64,

@@ -9,13 +9,13 @@ use super::statistics::percentile;
 use super::{BatchRecord, RequestTimes};
 use crate::request::{FinishReason, Finished};
 
-/// A request and, where it ran, the batch it ran in.
+/// A request and, where it ran, with whom it started.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RequestTrace {
     /// Repeat of the cell, from 0.
     pub run: usize,
     pub id: u64,
-    /// Batch of the run, from 0; none if it never ran.
+    /// Group of the run's requests that started together, from 0; none if it never ran.
     pub batch: Option<usize>,
     pub reason: FinishReason,
     pub prompt_tokens: usize,
@@ -24,10 +24,13 @@ pub struct RequestTrace {
     pub scheduled_ms: Option<f64>,
     pub first_token_ms: Option<f64>,
     pub last_token_ms: Option<f64>,
-    /// When its row was free again: the end of its batch.
+    /// When its row was free again: the end of its batch, or its own under continuous batching.
     pub released_ms: Option<f64>,
     /// 99th percentile of the gaps between its tokens.
     pub itl_p99_ms: Option<f64>,
+    /// From losing its KV pages to the next token; in a file `12.5-18.25 30-31`.
+    #[serde(default, with = "stretches")]
+    pub preempted_ms: Vec<(f64, f64)>,
 }
 
 impl RequestTrace {
@@ -75,8 +78,13 @@ pub fn traces(run: usize, finished: &[Finished], batches: &[BatchRecord]) -> Vec
                 scheduled_ms: request.scheduled.map(ms),
                 first_token_ms: request.token_times.first().copied().map(ms),
                 last_token_ms: request.token_times.last().copied().map(ms),
-                released_ms: batch.map(|batch| ms(batches[batch].end)),
+                released_ms: batch.map(|batch| ms(batches[batch].end.unwrap_or(request.finished))),
                 itl_p99_ms: gaps.and_then(p99),
+                preempted_ms: request
+                    .preempted
+                    .iter()
+                    .map(|s| (ms(s.from), ms(s.until.unwrap_or(request.finished))))
+                    .collect(),
             }
         })
         .collect();
@@ -84,7 +92,7 @@ pub fn traces(run: usize, finished: &[Finished], batches: &[BatchRecord]) -> Vec
     traces
 }
 
-/// No two batches of one run start at the same moment.
+/// No two groups of one run start at the same moment.
 fn started_at(batches: &[BatchRecord], at: Duration) -> Option<usize> {
     batches.binary_search_by_key(&at, |b| b.start).ok()
 }
@@ -100,12 +108,47 @@ fn ms(d: Duration) -> f64 {
     (d.as_secs_f64() * 1e6).round() / 1e3
 }
 
+/// Pairs of times as one field of a CSV file.
+mod stretches {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(pairs: &[(f64, f64)], to: S) -> Result<S::Ok, S::Error> {
+        let pairs: Vec<String> = pairs.iter().map(|(a, b)| format!("{a}-{b}")).collect();
+        to.serialize_str(&pairs.join(" "))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(f64, f64)>, D::Error> {
+        let text = String::deserialize(from)?;
+        let pair = |pair: &str| {
+            let (from, until) = pair.split_once('-')?;
+            let (from, until): (f64, f64) = (from.parse().ok()?, until.parse().ok()?);
+            (from.is_finite() && until.is_finite()).then_some((from, until))
+        };
+        let pairs: Option<Vec<_>> = text.split_whitespace().map(pair).collect();
+        pairs.ok_or_else(|| D::Error::custom(format!("'{text}' is not a list of stretches")))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batching::CloseReason;
+    use crate::request::Stretch;
 
     fn at(n: u64) -> Duration {
         Duration::from_millis(n)
+    }
+
+    fn batch(start: u64, end: Option<u64>) -> BatchRecord {
+        BatchRecord {
+            size: 2,
+            max_size: 2,
+            close_reason: CloseReason::Full,
+            wait: at(0),
+            start: at(start),
+            end: end.map(at),
+        }
     }
 
     fn finished(id: u64, scheduled: Option<u64>, tokens: &[u64]) -> Finished {
@@ -120,18 +163,14 @@ mod tests {
             arrival: at(10 * id),
             scheduled: scheduled.map(at),
             token_times: tokens.iter().map(|&t| at(t)).collect(),
+            preempted: Vec::new(),
             finished: at(tokens.last().copied().unwrap_or(500)),
         }
     }
 
     #[test]
     fn a_row_is_free_when_its_batch_ends() {
-        let batch = |start, end| BatchRecord {
-            start: at(start),
-            end: at(end),
-            ..BatchRecord::default()
-        };
-        let batches = [batch(20, 100), batch(100, 130)];
+        let batches = [batch(20, Some(100)), batch(100, Some(130))];
         // In order of ending, the second to arrive first.
         let ended = [
             finished(1, Some(20), &[30, 40, 60]),
@@ -154,5 +193,29 @@ mod tests {
         assert!((second.itl_p99_ms.unwrap() - 19.9).abs() < 1e-9);
         assert_eq!((traces[2].tpot_ms(), traces[2].itl_p99_ms), (None, None));
         assert_eq!((traces[3].batch, traces[3].e2el_ms()), (None, None));
+    }
+
+    #[test]
+    fn a_row_that_leaves_by_itself_is_free_when_it_ends() {
+        let mut ended = finished(0, Some(20), &[30, 90]);
+        ended.preempted = vec![
+            Stretch {
+                from: at(31),
+                until: Some(at(40)),
+            },
+            Stretch {
+                from: at(50),
+                until: None,
+            },
+        ];
+        let trace = &traces(0, &[ended], &[batch(20, None)])[0];
+        assert_eq!(trace.released_ms, Some(90.0));
+        assert_eq!(trace.preempted_ms, [(31.0, 40.0), (50.0, 90.0)]);
+        let mut file = csv::Writer::from_writer(Vec::new());
+        file.serialize(trace).unwrap();
+        let file = file.into_inner().unwrap();
+        let mut read = csv::Reader::from_reader(file.as_slice());
+        let read: RequestTrace = read.deserialize().next().unwrap().unwrap();
+        assert_eq!(&read, trace);
     }
 }

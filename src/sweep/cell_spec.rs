@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::LoadSpec;
-use crate::batching::{Dynamic, Policy, Static};
+use super::{LoadSpec, MeasureOptions};
+use crate::batching::{Continuous, Dynamic, Policy, Static};
 use crate::scheduler::Padding;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -14,6 +14,7 @@ use crate::scheduler::Padding;
 pub enum PolicyKind {
     Static,
     Dynamic,
+    Continuous,
 }
 
 impl fmt::Display for PolicyKind {
@@ -21,6 +22,7 @@ impl fmt::Display for PolicyKind {
         f.pad(match self {
             Self::Static => "static",
             Self::Dynamic => "dynamic",
+            Self::Continuous => "continuous",
         })
     }
 }
@@ -29,9 +31,12 @@ impl fmt::Display for PolicyKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CellSpec {
     pub policy: PolicyKind,
+    /// Rows that run together, at most: `--max-num-seqs` of `continuous`.
     pub batch_size: usize,
-    /// None for `static`, which does not watch the time.
+    /// None for `static`, which does not watch the time, and for `continuous` without a prefill
+    /// window.
     pub window_ms: Option<f64>,
+    /// `continuous` is always ragged.
     pub padding: Padding,
     pub prompts: String,
     pub output_len: String,
@@ -44,19 +49,26 @@ impl CellSpec {
         self.prompts == other.prompts && self.output_len == other.output_len
     }
 
-    pub(super) fn policy(&self, preferred: &[usize]) -> Box<dyn Policy> {
+    pub(super) fn policy(&self, options: &MeasureOptions) -> Box<dyn Policy> {
+        let window = Duration::from_secs_f64(self.window_ms.unwrap_or_default() / 1e3);
         match self.policy {
             PolicyKind::Static => Box::new(Static {
                 batch_size: self.batch_size,
             }),
             PolicyKind::Dynamic => Box::new(Dynamic {
                 max_batch_size: self.batch_size,
-                window: Duration::from_secs_f64(self.window_ms.unwrap_or_default() / 1e3),
-                preferred_sizes: preferred
+                window,
+                preferred_sizes: options
+                    .preferred_batch_sizes
                     .iter()
                     .copied()
                     .filter(|&size| size < self.batch_size)
                     .collect(),
+            }),
+            PolicyKind::Continuous => Box::new(Continuous {
+                max_num_seqs: self.batch_size,
+                max_num_batched_tokens: options.max_num_batched_tokens,
+                prefill_window: window,
             }),
         }
     }
@@ -68,7 +80,7 @@ impl fmt::Display for CellSpec {
         if let Some(window) = self.window_ms {
             write!(f, " window {window} ms")?;
         }
-        if self.padding == Padding::Ragged {
+        if self.padding == Padding::Ragged && self.policy != PolicyKind::Continuous {
             f.write_str(" ragged")?;
         }
         write!(f, ", {}", self.load)

@@ -14,6 +14,8 @@ pub enum Experiment {
     Padding,
     /// §4.3: outputs of mixed lengths against equal ones of the same mean.
     IdleRows,
+    /// §4.3: prompts and outputs of mixed lengths, all there at once, under all three policies.
+    MixedLengths,
     /// §2: every setting under the same offered load, from little to more than it can serve.
     Saturation,
 }
@@ -73,6 +75,20 @@ impl Experiment {
                 load: LoadChoice::Closed { concurrency: None },
                 ..day2
             },
+            Self::MixedLengths => Preset {
+                policies: vec![
+                    PolicyKind::Static,
+                    PolicyKind::Dynamic,
+                    PolicyKind::Continuous,
+                ],
+                batch_sizes: sizes(&[8]),
+                windows_ms: vec![0.0],
+                // Padding is another waste, which `padding` measures.
+                paddings: vec![Padding::Ragged],
+                input_lens: vec!["32-512"],
+                output_lens: vec!["16-256"],
+                load: LoadChoice::Offline,
+            },
             Self::Saturation => Preset {
                 windows_ms: vec![0.0, 10.0],
                 load: LoadChoice::saturation(&day2.batch_sizes, burstiness),
@@ -95,6 +111,7 @@ mod tests {
             Experiment::FewRequests,
             Experiment::Padding,
             Experiment::IdleRows,
+            Experiment::MixedLengths,
             Experiment::Saturation,
         ] {
             let preset = experiment.preset(None, 1.0);
@@ -105,6 +122,7 @@ mod tests {
                 policies: preset.policies,
                 batch_sizes: preset.batch_sizes,
                 windows_ms: preset.windows_ms,
+                prefill_windows_ms: vec![],
                 paddings: preset.paddings,
                 prompts: vec!["p".into()],
                 output_lens: preset.output_lens.iter().map(|o| (*o).into()).collect(),

@@ -20,6 +20,9 @@ pub struct Grid {
     pub batch_sizes: Vec<usize>,
     /// The wait windows of `dynamic`; `static` has none.
     pub windows_ms: Vec<f64>,
+    /// Those of `continuous`, for prefills; empty: one cell that holds nothing back.
+    pub prefill_windows_ms: Vec<f64>,
+    /// Of request-level batches; `continuous` has none.
     pub paddings: Vec<Padding>,
     /// Labels of the prompts, and length mixes of the outputs.
     pub prompts: Vec<String>,
@@ -42,15 +45,8 @@ impl Grid {
         once("--output-len", &self.output_lens)?;
         once("--padding", &self.paddings)?;
         batch_sizes("--batch-sizes", &self.batch_sizes)?;
-        for window in &self.windows_ms {
-            if !(0.0..=LONGEST_WINDOW_MS).contains(window) {
-                return usage(format!(
-                    "--windows-ms: {window} is not a wait window; use 0 to {LONGEST_WINDOW_MS} ms"
-                ));
-            }
-        }
-        let windows: Vec<String> = self.windows_ms.iter().map(f64::to_string).collect();
-        once("--windows-ms", &windows)?;
+        windows("--windows-ms", &self.windows_ms)?;
+        windows("--prefill-windows-ms", &self.prefill_windows_ms)?;
         if self.policies.contains(&PolicyKind::Dynamic) {
             not_empty("--windows-ms", &self.windows_ms, "0,10,50")?;
         }
@@ -69,13 +65,12 @@ impl Grid {
         let settings = self
             .policies
             .iter()
-            .map(|p| self.windows(*p).len())
+            .map(|&p| self.windows(p).len() * self.paddings(p).len())
             .sum::<usize>();
         [
             self.batch_sizes.len(),
             self.prompts.len(),
             self.output_lens.len(),
-            self.paddings.len(),
             self.load.count(),
         ]
         .into_iter()
@@ -84,13 +79,21 @@ impl Grid {
 
     /// Ascending: the first cell of a closed loop is the reference of its shares.
     fn windows(&self, policy: PolicyKind) -> Vec<Option<f64>> {
-        match policy {
-            PolicyKind::Static => vec![None],
-            PolicyKind::Dynamic => {
-                let mut windows = self.windows_ms.clone();
-                windows.sort_by(f64::total_cmp);
-                windows.into_iter().map(Some).collect()
+        let mut windows = match policy {
+            PolicyKind::Continuous if !self.prefill_windows_ms.is_empty() => {
+                self.prefill_windows_ms.clone()
             }
+            PolicyKind::Static | PolicyKind::Continuous => return vec![None],
+            PolicyKind::Dynamic => self.windows_ms.clone(),
+        };
+        windows.sort_by(f64::total_cmp);
+        windows.into_iter().map(Some).collect()
+    }
+
+    fn paddings(&self, policy: PolicyKind) -> &[Padding] {
+        match policy {
+            PolicyKind::Static | PolicyKind::Dynamic => &self.paddings,
+            PolicyKind::Continuous => &[Padding::Ragged],
         }
     }
 
@@ -128,7 +131,7 @@ impl Grid {
     ) {
         for &policy in &self.policies {
             for window_ms in self.windows(policy) {
-                for &padding in &self.paddings {
+                for &padding in self.paddings(policy) {
                     cells.push(CellSpec {
                         policy,
                         batch_size,
@@ -174,6 +177,18 @@ pub(super) fn batch_sizes(option: &str, sizes: &[usize]) -> Result<(), Error> {
     }
 }
 
+/// Refuses what is no wait window, and one that is named twice.
+fn windows(option: &str, windows_ms: &[f64]) -> Result<(), Error> {
+    let wrong = |ms: &&f64| !(0.0..=LONGEST_WINDOW_MS).contains(*ms);
+    if let Some(ms) = windows_ms.iter().find(wrong) {
+        return Err(Error::Usage(format!(
+            "{option}: {ms} is not a wait window; use 0 to {LONGEST_WINDOW_MS} ms"
+        )));
+    }
+    let windows: Vec<String> = windows_ms.iter().map(f64::to_string).collect();
+    once(option, &windows)
+}
+
 fn not_empty<T>(option: &str, list: &[T], example: &str) -> Result<(), Error> {
     match list.is_empty() {
         false => Ok(()),
@@ -203,6 +218,7 @@ mod tests {
             policies: vec![PolicyKind::Dynamic],
             batch_sizes: vec![1, 4, 8],
             windows_ms: vec![0.0, 10.0, 50.0],
+            prefill_windows_ms: vec![],
             paddings: vec![Padding::Padded],
             prompts: vec!["p".into()],
             output_lens: vec!["32".into()],
@@ -250,6 +266,27 @@ mod tests {
     }
 
     #[test]
+    fn continuous_is_ragged_and_has_windows_only_where_asked() {
+        let grid = |prefill_windows_ms: Vec<f64>| Grid {
+            policies: vec![PolicyKind::Continuous],
+            windows_ms: vec![],
+            prefill_windows_ms,
+            paddings: vec![Padding::Padded, Padding::Ragged],
+            load: LoadChoice::Offline,
+            ..day2()
+        };
+        let windows = |grid: Grid| {
+            grid.validate().unwrap();
+            let cells = grid.cells();
+            assert!(cells.iter().all(|c| c.padding == Padding::Ragged));
+            let of_size = cells.iter().filter(|c| c.batch_size == 4);
+            of_size.map(|c| c.window_ms).collect::<Vec<_>>()
+        };
+        assert_eq!(windows(grid(vec![])), [None]);
+        assert_eq!(windows(grid(vec![20.0, 0.0])), [Some(0.0), Some(20.0)]);
+    }
+
+    #[test]
     fn each_impossible_grid_names_its_option() {
         let refused = |change: fn(&mut Grid)| {
             let mut grid = day2();
@@ -268,6 +305,8 @@ mod tests {
         assert!(refused(|g| g.windows_ms = vec![-1.0]).contains("-1"));
         assert!(refused(|g| g.windows_ms = vec![f64::INFINITY]).contains("inf"));
         assert!(refused(|g| g.windows_ms = vec![1e9]).contains("--windows-ms"));
+        let prefills = |g: &mut Grid| g.prefill_windows_ms = vec![-1.0];
+        assert!(refused(prefills).contains("--prefill-windows-ms: -1"));
         assert!(refused(|g| g.policies = vec![]).contains("--policies"));
         assert!(refused(|g| g.output_lens = vec![]).contains("--output-len"));
         let absurd = |g: &mut Grid| {

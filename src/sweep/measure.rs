@@ -178,7 +178,7 @@ impl Measure<'_> {
         news: News<'_>,
     ) -> Result<(RunResult, Vec<RequestTrace>), Error> {
         let config = EngineConfig {
-            policy: run.cell.policy(&self.options.preferred_batch_sizes),
+            policy: run.cell.policy(self.options),
             padding: run.cell.padding,
             max_queue_size: self.options.max_queue_size,
             max_positions: self.max_positions,

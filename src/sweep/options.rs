@@ -27,6 +27,8 @@ pub struct MeasureOptions {
     pub max_queue_size: usize,
     /// `--preferred-batch-size`, for `dynamic`.
     pub preferred_batch_sizes: Vec<usize>,
+    /// Tokens of a step of `continuous`.
+    pub max_num_batched_tokens: usize,
 }
 
 impl MeasureOptions {

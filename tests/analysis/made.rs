@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use batchlab::batching::CloseReason;
 use batchlab::metrics::{BatchRecord, StepRecord, Summary, traces};
 use batchlab::report::{Header, KvInfo, Machine, MemoryInfo, Status};
 use batchlab::request::{FinishReason, Finished};
@@ -158,6 +159,7 @@ fn records(spec: &CellSpec, s: &Shape) -> (Vec<Finished>, Vec<BatchRecord>, Vec<
                 arrival: ms(start - s.queue_ms - s.queue_growth_ms * batch as f64),
                 scheduled: Some(ms(start)),
                 token_times: (0..s.output).map(token).collect(),
+                preempted: Vec::new(),
                 finished: ms(end),
             });
         }
@@ -165,25 +167,24 @@ fn records(spec: &CellSpec, s: &Shape) -> (Vec<Finished>, Vec<BatchRecord>, Vec<
         batches.push(BatchRecord {
             size: s.rows,
             max_size: spec.batch_size,
+            close_reason: CloseReason::Full,
             wait: ms(s.queue_ms),
             start: ms(start),
-            end: ms(end),
-            steps: s.output,
-            positions: s.positions,
-            padded_positions: s.padded_positions,
-            row_steps,
-            idle_row_steps: (row_steps as f64 * s.idle_share) as usize,
-            ..BatchRecord::default()
+            end: (spec.policy != PolicyKind::Continuous).then(|| ms(end)),
         });
         for step in 0..s.output {
             let prefill = step == 0;
+            // The counts of a whole batch stand in its first step of a kind.
+            let counted = |count: usize, here: bool| if here { count } else { 0 };
             steps.push(StepRecord {
                 start: ms(start),
                 duration: ms(if prefill { s.prefill_ms } else { gap }),
                 shape: StepShape {
-                    prefill,
                     rows: s.rows,
-                    tokens: s.rows,
+                    decode_rows: if prefill { 0 } else { s.rows },
+                    idle_rows: counted((row_steps as f64 * s.idle_share) as usize, step == 1),
+                    tokens: counted(s.positions, prefill),
+                    padded_tokens: counted(s.padded_positions, prefill),
                     kv_pages_used: s.pages_used,
                     kv_pages_total: 1000,
                     ..StepShape::default()

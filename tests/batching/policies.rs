@@ -7,7 +7,7 @@ use batchlab::batching::{CloseReason, Dynamic, Static};
 use batchlab::clock::{Clock, ManualClock};
 use batchlab::engine::{Engine, EngineConfig, Next, SubmitError};
 use batchlab::request::{FinishReason, Finished};
-use batchlab::scheduler::{Padding, Refusal};
+use batchlab::scheduler::{Padding, Refusal, StepShape};
 
 fn dynamic(max_batch_size: usize, window: u64) -> Dynamic {
     Dynamic {
@@ -32,6 +32,10 @@ fn run(engine: &mut Engine<'_>) -> (Vec<Finished>, Next) {
 fn closes(engine: &Engine<'_>) -> Vec<(usize, CloseReason)> {
     let batches = engine.records().batches.iter();
     batches.map(|b| (b.size, b.close_reason)).collect()
+}
+
+fn steps(engine: &Engine<'_>) -> impl Iterator<Item = StepShape> {
+    engine.records().steps.iter().map(|s| s.shape)
 }
 
 #[test]
@@ -214,7 +218,8 @@ fn a_cancelled_row_idles_and_its_batch_goes_on() {
     assert_eq!(cancelled.output, [FIRST_TOKEN + 2]);
     let (ended, _) = run(&mut engine);
     assert_eq!((ended.len(), ended[0].id, ended[0].output.len()), (1, 1, 4));
-    assert_eq!(engine.records().batches[0].idle_row_steps, 3);
+    let idle: usize = steps(&engine).map(|s| s.idle_rows).sum();
+    assert_eq!(idle, 3);
 }
 
 #[test]
@@ -255,11 +260,9 @@ fn padding_is_computed_and_counted() {
                 "positions count real tokens only"
             );
         }
-        let batch = engine.records().batches[0];
-        assert_eq!(
-            (batch.positions, batch.padded_positions),
-            (positions, padded)
-        );
+        let computed: usize = steps(&engine).map(|s| s.tokens).sum();
+        let wasted: usize = steps(&engine).map(|s| s.padded_tokens).sum();
+        assert_eq!((computed, wasted), (positions, padded));
         drop(engine);
         let starts: Vec<usize> = runner.plans[1].rows.iter().map(|r| r.kv_start).collect();
         assert_eq!(starts, if padded > 0 { [3, 0, 0, 3] } else { [0; 4] });
@@ -280,11 +283,9 @@ fn finished_rows_idle_until_the_slowest_ends() {
         ended[0].finished, STEP,
         "delivered when done, not when the batch ends"
     );
-    let batch = engine.records().batches[0];
-    assert_eq!(
-        (batch.steps, batch.row_steps, batch.idle_row_steps),
-        (6, 15, 5 + 3)
-    );
+    let row_steps: usize = steps(&engine).map(|s| s.decode_rows).sum();
+    let idle: usize = steps(&engine).map(|s| s.idle_rows).sum();
+    assert_eq!((steps(&engine).count(), row_steps, idle), (6, 15, 5 + 3));
 }
 
 #[test]

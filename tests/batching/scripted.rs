@@ -9,7 +9,7 @@ use batchlab::clock::{Clock, ManualClock};
 use batchlab::engine::{Engine, EngineConfig};
 use batchlab::kv::KvLayout;
 use batchlab::metrics::Ceilings;
-use batchlab::plan::{StepOutput, StepPlan};
+use batchlab::plan::{RowPlan, StepOutput, StepPlan};
 use batchlab::request::Request;
 use batchlab::runner::{Limits, MemoryUse, Runner, RunnerError};
 use batchlab::sampling::Sampling;
@@ -17,29 +17,69 @@ use batchlab::scheduler::Padding;
 
 pub const PAGE: usize = 4;
 pub const STEP: Duration = Duration::from_millis(2);
-/// The scripted model says the position of the token it was fed, plus this.
+/// The usual scripted model says the position of the token it was fed, plus this.
 pub const FIRST_TOKEN: u32 = 1000;
 
-/// Every step takes `STEP`; every plan is checked and kept.
+/// Every step takes `STEP`; every plan is checked and kept. Tokens are really written to the pages
+/// that a plan names, and the next one is made of what stands there: a row whose pages were given
+/// away, or were not filled again after a preemption, says something else.
 pub struct ScriptedRunner<'a> {
     pub clock: &'a ManualClock,
-    pub pages: usize,
     pub limits: Limits,
     pub plans: Vec<StepPlan>,
+    /// The next token after a row's whole history.
+    pub model: fn(&[u32]) -> u32,
+    /// `[pages * PAGE]`; none has never been written.
+    slab: Vec<Option<u32>>,
+}
+
+/// A next token on which every earlier one has a say, below 50.
+pub fn hashed(history: &[u32]) -> u32 {
+    let hash = history.iter().fold(17u32, |hash, &token| {
+        (hash ^ token.wrapping_add(1))
+            .wrapping_mul(0x0100_0193)
+            .rotate_left(7)
+    });
+    hash % 50
 }
 
 impl<'a> ScriptedRunner<'a> {
     pub fn new(clock: &'a ManualClock, pages: usize) -> Self {
         Self {
             clock,
-            pages,
             limits: Limits {
                 max_rows: 64,
                 max_tokens: 4096,
                 max_kv_len: 256,
             },
             plans: Vec::new(),
+            model: |history| FIRST_TOKEN + history.len() as u32 - 1,
+            slab: vec![None; pages * PAGE],
         }
+    }
+
+    fn place(row: &RowPlan, index: usize) -> usize {
+        row.pages[index / PAGE] as usize * PAGE + index % PAGE
+    }
+
+    /// Writes the step's tokens and says what comes next in each row.
+    fn run(&mut self, plan: &StepPlan) -> Vec<u32> {
+        let mut tokens = plan.token_ids.iter().zip(&plan.positions);
+        for row in &plan.rows {
+            let written = row.kv_len - row.query_len..row.kv_len;
+            for (index, (&token, &position)) in written.zip(&mut tokens) {
+                let expected = index.saturating_sub(row.kv_start);
+                assert_eq!(position as usize, expected, "position at KV index {index}");
+                self.slab[Self::place(row, index)] = Some(token);
+            }
+        }
+        let next = |row: &RowPlan| {
+            let visible =
+                (row.kv_start..row.kv_len).map(|index| self.slab[Self::place(row, index)]);
+            let history: Option<Vec<u32>> = visible.collect();
+            (self.model)(&history.expect("a row sees only what was written"))
+        };
+        plan.rows.iter().map(next).collect()
     }
 
     /// What any runner may rely on.
@@ -54,8 +94,10 @@ impl<'a> ScriptedRunner<'a> {
             assert!(row.query_len >= 1 && row.query_len <= row.kv_len);
             assert!(row.kv_start < row.kv_len && row.kv_len <= self.limits.max_kv_len);
             assert!(row.pages.len() * PAGE >= row.kv_len, "pages hold the row");
+            let penalty = row.sampling.repetition_penalty != 1.0;
+            assert_ne!(penalty, row.penalised.is_empty());
             for &page in &row.pages {
-                assert!((page as usize) < self.pages);
+                assert!((page as usize) < self.slab.len() / PAGE);
                 assert!(pages.insert(page), "page {page} has two owners");
             }
         }
@@ -79,7 +121,7 @@ impl Runner for ScriptedRunner<'_> {
         }
     }
     fn kv_pages(&self) -> usize {
-        self.pages
+        self.slab.len() / PAGE
     }
     fn memory(&self) -> MemoryUse {
         MemoryUse::default()
@@ -91,13 +133,8 @@ impl Runner for ScriptedRunner<'_> {
         self.check(plan);
         self.plans.push(plan.clone());
         self.clock.advance(STEP);
-        let mut last = 0;
-        let tokens = plan.rows.iter().map(|row| {
-            last += row.query_len;
-            FIRST_TOKEN + plan.positions[last - 1]
-        });
         Ok(StepOutput {
-            tokens: tokens.collect(),
+            tokens: self.run(plan),
             compute: STEP,
         })
     }

@@ -39,6 +39,7 @@ fn grid() -> Grid {
         policies: vec![PolicyKind::Dynamic, PolicyKind::Static],
         batch_sizes: vec![1, 4],
         windows_ms: vec![50.0, 0.0],
+        prefill_windows_ms: vec![],
         paddings: vec![Padding::Padded],
         prompts: vec!["p".into()],
         output_lens: vec!["8".into()],
@@ -58,6 +59,7 @@ fn options() -> MeasureOptions {
         timeout_ms: None,
         max_queue_size: 1000,
         preferred_batch_sizes: vec![],
+        max_num_batched_tokens: 64,
     }
 }
 

@@ -1,0 +1,82 @@
+//! Continuous batching: requests join whenever a row is free. Optionally prefills are held back until
+//! they fill the free rows or a window has passed (SGLang's prefill delayer), so that decoding rows
+//! are disturbed less often.
+
+use std::time::Duration;
+
+use super::{Batching, CloseReason, Decision, Policy, QueueState};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Continuous {
+    pub max_num_seqs: usize,
+    /// Tokens of a step, those of decoding rows first.
+    pub max_num_batched_tokens: usize,
+    /// From the arrival of the oldest queued request; 0 takes what is there.
+    pub prefill_window: Duration,
+}
+
+/// A budget of tokens with which rows would stall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BudgetError {
+    #[error(
+        "--max-num-batched-tokens {budget} is less than the {rows} rows that may run, each of which \
+         takes a token of every step; raise it or lower the number of rows"
+    )]
+    Rows { budget: usize, rows: usize },
+    #[error(
+        "--max-num-batched-tokens {budget} is less than a KV page of {page_size} tokens; raise it \
+         or lower --kv-block-size"
+    )]
+    Page { budget: usize, page_size: usize },
+}
+
+impl Continuous {
+    /// vLLM's default on GPUs with less than 70 GB: large enough that most prompts take one step,
+    /// small enough that decoding rows do not wait long for it.
+    pub const MAX_NUM_BATCHED_TOKENS: usize = 2048;
+
+    /// Refuses a budget of tokens with which rows would stall, or prompts go on by less than a page.
+    pub fn check(&self, page_size: usize) -> Result<(), BudgetError> {
+        let (budget, rows) = (self.max_num_batched_tokens, self.max_num_seqs);
+        if budget < rows {
+            return Err(BudgetError::Rows { budget, rows });
+        }
+        if budget < page_size {
+            return Err(BudgetError::Page { budget, page_size });
+        }
+        Ok(())
+    }
+}
+
+impl Policy for Continuous {
+    fn decide(&self, queue: &QueueState) -> Decision {
+        let free = self.max_num_seqs.saturating_sub(queue.started);
+        let Some(oldest) = queue.oldest_arrival.filter(|_| free > 0) else {
+            return Decision::Hold;
+        };
+        let deadline = oldest.saturating_add(self.prefill_window);
+        if queue.queued >= free {
+            Decision::Take {
+                count: free,
+                reason: CloseReason::Full,
+            }
+        } else if queue.now >= deadline {
+            Decision::Take {
+                count: queue.queued,
+                reason: CloseReason::Window,
+            }
+        } else {
+            Decision::WaitUntil(deadline)
+        }
+    }
+
+    fn batching(&self) -> Batching {
+        Batching::IterationLevel {
+            max_num_batched_tokens: self.max_num_batched_tokens,
+        }
+    }
+
+    fn max_batch_size(&self) -> usize {
+        self.max_num_seqs
+    }
+}

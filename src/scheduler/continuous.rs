@@ -1,0 +1,155 @@
+//! Continuous batching (Orca, OSDI 2022; vLLM, SOSP 2023): rows join and leave between steps.
+//!
+//! A step holds one token of every decoding row, then parts of prompts (Sarathi-Serve, OSDI 2024)
+//! for as long as its budget of tokens lasts, oldest first. A row that starts leases the pages of all
+//! its known tokens, so that a prompt under way never lacks any; a decoding row leases one more page
+//! at a time. Where none is free, the youngest row gives all of its pages back and waits at the front
+//! of the line, to be computed again from prompt and output. The oldest row therefore goes on in every
+//! step, and everybody's wait is bounded by the work of those who came earlier.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::sequence::{Phase, Sequence};
+use super::{Admitted, Scheduler};
+use crate::batching::{CloseReason, Decision, Queue};
+use crate::kv::Lease;
+
+/// A hundredth of the pool, as in vLLM, stays free when a row starts beside others: their next pages
+/// would otherwise preempt it at once.
+const WATERMARK: usize = 100;
+
+impl Scheduler {
+    /// Shares the next step out: one token to every row that decodes, then prompts under way, rows
+    /// that were preempted, and as many of the queue as decided on, or as fit.
+    pub(super) fn reserve_step(
+        &mut self,
+        queue: &mut Queue,
+        decision: Decision,
+        budget: usize,
+        now: Duration,
+    ) -> Option<Admitted> {
+        let mut budget = budget.min(self.capacity.max_tokens);
+        // So that a prompt beside decoding rows gets at least one token.
+        let most_rows = self.capacity.max_rows.min(budget);
+        self.grow(now);
+        budget -= self.rows.len();
+        for row in &mut self.prefilling {
+            budget -= row.share(budget);
+        }
+        while budget > 0
+            && let Some(row) = self.resume()
+        {
+            budget -= row.share(budget);
+        }
+        let Decision::Take { count, mut reason } = decision else {
+            return None;
+        };
+        let oldest_arrival = queue.iter().next()?.arrival;
+        let mut size = 0;
+        // Who was preempted came before all who are queued.
+        while size < count && self.preempted.is_empty() {
+            let Some(next) = queue.iter().next() else {
+                break;
+            };
+            if budget == 0 || self.started() == most_rows {
+                reason = CloseReason::Full;
+                break;
+            }
+            let Some(lease) = self.lease_to_start(next.prompt.len()) else {
+                reason = CloseReason::KvFull;
+                break;
+            };
+            let mut row = self.start(queue.pop()?, 0, lease, now);
+            budget -= row.share(budget);
+            self.prefilling.push(row);
+            size += 1;
+        }
+        (size > 0).then_some(Admitted {
+            size,
+            reason,
+            oldest_arrival,
+        })
+    }
+
+    /// Gives every decoding row a token, and the page for it where its last one is full.
+    fn grow(&mut self, now: Duration) {
+        while self.pages_to_grow() > self.pool.free() {
+            self.preempt_youngest(now);
+        }
+        for row in &mut self.rows {
+            row.query_len = 1;
+            if row.lease.pages().len() < self.layout.pages_for(row.known_len()) {
+                row.lease.grow(1);
+            }
+        }
+    }
+
+    fn pages_to_grow(&self) -> usize {
+        let full =
+            |row: &&Sequence| row.lease.pages().len() < self.layout.pages_for(row.known_len());
+        self.rows.iter().filter(full).count()
+    }
+
+    fn preempt_youngest(&mut self, now: Duration) {
+        let decoding = self.rows.iter().enumerate();
+        let decoding = decoding.max_by_key(|(_, row)| row.order);
+        let prefilling = self.prefilling.last().map(|row| row.order);
+        let row = match decoding {
+            Some((place, row)) if Some(row.order) > prefilling => {
+                Some(self.rows.swap_remove(place))
+            }
+            _ => self.prefilling.pop(),
+        };
+        if let Some(mut row) = row {
+            row.preempt(now);
+            let at = self.preempted.partition_point(|r| r.order < row.order);
+            self.preempted.insert(at, row);
+            self.preemptions += 1;
+        }
+    }
+
+    /// The oldest preempted row prefills again, if there are pages for it.
+    fn resume(&mut self) -> Option<&mut Sequence> {
+        let lease = self.lease_to_start(self.preempted.front()?.known_len())?;
+        let mut row = self.preempted.pop_front()?;
+        row.resume(lease);
+        self.prefilling.push(row);
+        self.prefilling.last_mut()
+    }
+
+    /// The pages of so many tokens, if that leaves the watermark to the rows that run. One that is
+    /// alone may take all.
+    fn lease_to_start(&self, tokens: usize) -> Option<Lease> {
+        let pages = self.layout.pages_for(tokens);
+        let kept = match self.is_running() {
+            true => self.pool.total().div_ceil(WATERMARK),
+            false => 0,
+        };
+        match pages + kept <= self.pool.free() {
+            true => self.pool.lease(pages),
+            false => None,
+        }
+    }
+
+    /// Rows that ended leave. Their places go to rows whose prompt has just been computed, else to
+    /// the last row, so that most rows keep theirs from step to step.
+    pub(super) fn retire_rows(&mut self) {
+        let decodes = |row: &mut Sequence| row.phase == Phase::Decode;
+        let mut joining: VecDeque<Sequence> = self.prefilling.extract_if(.., decodes).collect();
+        self.prefilling.retain(|row| row.phase == Phase::Prefill);
+        self.preempted.retain(|row| row.phase == Phase::Preempted);
+        let mut place = 0;
+        while place < self.rows.len() {
+            if self.rows[place].phase == Phase::Ended {
+                let Some(row) = joining.pop_front() else {
+                    self.rows.swap_remove(place);
+                    continue;
+                };
+                self.rows[place] = row;
+            }
+            place += 1;
+        }
+        self.rows.extend(joining);
+    }
+}

@@ -1,0 +1,209 @@
+//! One row's state: what it has, what it gets in the next step, and when what happened.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::step::StepWriter;
+use crate::kv::Lease;
+use crate::request::{FinishReason, Finished, Request, Stretch};
+
+/// Where a request that has started stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Some of its known tokens are not in the KV cache yet.
+    Prefill,
+    /// All but its newest token are.
+    Decode,
+    /// It has ended.
+    Ended,
+    /// It lost its pages and waits to be computed again.
+    Preempted,
+}
+
+/// A request that has started.
+#[derive(Debug)]
+pub(super) struct Sequence {
+    pub request: Request,
+    pub lease: Lease,
+    pub phase: Phase,
+    /// Smaller in those that started earlier.
+    pub order: u64,
+    /// Left padding.
+    pub pad: usize,
+    /// KV positions filled, padding included.
+    pub kv_len: usize,
+    /// Tokens of the next step; 0 leaves the row out.
+    pub query_len: usize,
+    output: Vec<u32>,
+    penalised: Penalised,
+    scheduled: Duration,
+    token_times: Vec<Duration>,
+    preempted: Vec<Stretch>,
+}
+
+/// The distinct tokens of a row so far, kept only for rows with a repetition penalty.
+#[derive(Debug, Default)]
+struct Penalised {
+    tokens: Vec<u32>,
+    seen: HashSet<u32>,
+}
+
+/// KV positions a request fills: its last token is returned but never appended.
+pub(super) fn kv_positions(request: &Request, pad: usize) -> usize {
+    pad + request.prompt.len() + request.max_new_tokens - 1
+}
+
+impl Sequence {
+    pub fn start(request: Request, order: u64, pad: usize, lease: Lease, now: Duration) -> Self {
+        let mut sequence = Self {
+            lease,
+            phase: Phase::Prefill,
+            order,
+            pad,
+            kv_len: 0,
+            query_len: 0,
+            output: Vec::new(),
+            penalised: Penalised::default(),
+            scheduled: now,
+            token_times: Vec::new(),
+            preempted: Vec::new(),
+            request,
+        };
+        if sequence.is_penalised() {
+            sequence.penalised.extend(&sequence.request.prompt);
+        }
+        sequence
+    }
+
+    fn is_penalised(&self) -> bool {
+        self.request.sampling.repetition_penalty != 1.0
+    }
+
+    /// KV positions of all that is known: padding, prompt and output.
+    pub fn known_len(&self) -> usize {
+        self.pad + self.request.prompt.len() + self.output.len()
+    }
+
+    /// Known tokens that are not in the KV cache: 1 while decoding.
+    pub fn left(&self) -> usize {
+        self.known_len() - self.kv_len
+    }
+
+    /// Takes what is left of it from the next step's budget, or all of the budget; says how much.
+    pub fn share(&mut self, budget: usize) -> usize {
+        self.query_len = self.left().min(budget);
+        self.query_len
+    }
+
+    /// Writes the row of the next step.
+    pub fn put(&mut self, step: &mut StepWriter<'_>) {
+        // A row that idles repeats its last position: it costs what a row costs, and no further page.
+        let idle = self.phase == Phase::Ended;
+        let first = self.kv_len - usize::from(idle);
+        step.tokens((first..first + self.query_len).map(|index| self.token(index)));
+        self.kv_len = first + self.query_len;
+        let shape = &mut step.shape;
+        shape.decode_rows += usize::from(self.phase != Phase::Prefill);
+        shape.idle_rows += usize::from(idle);
+        shape.padded_tokens += self.pad.saturating_sub(first);
+        step.row(|row| {
+            row.query_len = self.query_len;
+            row.kv_start = self.pad;
+            row.kv_len = self.kv_len;
+            row.pages.clear();
+            row.pages.extend_from_slice(self.lease.pages());
+            row.sampling = self.request.sampling;
+            row.penalised.clear();
+            row.penalised.extend_from_slice(&self.penalised.tokens);
+            row.sample_index = self.output.len() as u32;
+        });
+    }
+
+    /// The token id and position id at a KV index.
+    fn token(&self, index: usize) -> (u32, u32) {
+        // Any valid id may stand on a masked position; position 0 as on any masked token in HF.
+        let Some(position) = index.checked_sub(self.pad) else {
+            return (0, 0);
+        };
+        let prompt = &self.request.prompt;
+        let id = match position.checked_sub(prompt.len()) {
+            None => prompt[position],
+            // An idle row has handed its output over; any valid id will do.
+            Some(i) => self.output.get(i).copied().unwrap_or(0),
+        };
+        (id, position as u32)
+    }
+
+    /// Whether the token that the step gave belongs to the output: it does not after a part of a
+    /// prompt, nor in an idle row.
+    pub fn takes_token(&self) -> bool {
+        self.phase != Phase::Ended && self.left() == 0
+    }
+
+    /// One token more; the end, if it was the last.
+    pub fn take(&mut self, token: u32, now: Duration) -> Option<Finished> {
+        self.phase = Phase::Decode;
+        self.output.push(token);
+        self.token_times.push(now);
+        if self.is_penalised() {
+            self.penalised.extend(&[token]);
+        }
+        self.recovered(now);
+        if self.request.stop_tokens.contains(&token) {
+            Some(self.end(FinishReason::Stop, now))
+        } else if self.output.len() == self.request.max_new_tokens {
+            Some(self.end(FinishReason::Length, now))
+        } else {
+            None
+        }
+    }
+
+    pub fn end(&mut self, reason: FinishReason, now: Duration) -> Finished {
+        self.phase = Phase::Ended;
+        self.recovered(now);
+        Finished {
+            id: self.request.id,
+            prompt_len: self.request.prompt.len(),
+            output: std::mem::take(&mut self.output),
+            reason,
+            arrival: self.request.arrival,
+            scheduled: Some(self.scheduled),
+            token_times: std::mem::take(&mut self.token_times),
+            preempted: std::mem::take(&mut self.preempted),
+            finished: now,
+        }
+    }
+
+    /// Gives its pages back; its tokens and their times stay.
+    pub fn preempt(&mut self, now: Duration) {
+        self.phase = Phase::Preempted;
+        self.lease.release();
+        self.kv_len = 0;
+        // One that had not recovered yet is still in the same stretch.
+        if self.preempted.last().is_none_or(|s| s.until.is_some()) {
+            self.preempted.push(Stretch {
+                from: now,
+                until: None,
+            });
+        }
+    }
+
+    /// Begins again, with pages for all known tokens.
+    pub fn resume(&mut self, lease: Lease) {
+        self.phase = Phase::Prefill;
+        self.lease = lease;
+    }
+
+    fn recovered(&mut self, now: Duration) {
+        if let Some(last) = self.preempted.last_mut() {
+            last.until.get_or_insert(now);
+        }
+    }
+}
+
+impl Penalised {
+    fn extend(&mut self, tokens: &[u32]) {
+        let new = tokens.iter().filter(|&&token| self.seen.insert(token));
+        self.tokens.extend(new);
+    }
+}
