@@ -5,13 +5,13 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::kv::KvLayout;
-use crate::model::ModelShape;
+use crate::model::ModelSpec;
 use crate::runner::{Dtype, Footprint, KvBudget, Limits, RunnerOptions, Target};
 
 /// What is asked.
 #[derive(Debug, Clone, Copy)]
 pub struct Sizing<'a> {
-    pub shape: &'a ModelShape,
+    pub spec: &'a ModelSpec,
     pub target: Target,
     pub dtype: Dtype,
     /// P, positions in a KV page.
@@ -41,11 +41,10 @@ pub struct Row {
     pub kv_bytes: u64,
     /// The same in whole pages: what a runner allocates.
     pub kv_paged_bytes: u64,
-    /// As the runner holds them; elements times their size for a family that no runner has yet.
+    /// As the runner holds them.
     pub weights_bytes: u64,
-    /// None for a family that no runner has yet.
-    pub scratch_bytes: Option<u64>,
-    /// Weights, scratch where it is known, KV pages and the driver's reserve.
+    pub scratch_bytes: u64,
+    /// Weights, scratch, KV pages and the driver's reserve.
     pub total_bytes: u64,
     /// The rest is about a [`Memory`] and none without one. Of the memory that may be taken.
     pub percent_of_memory: Option<f64>,
@@ -73,7 +72,7 @@ pub enum LimitedBy {
 
 impl Sizing<'_> {
     pub fn layout(&self) -> KvLayout {
-        self.shape.kv_layout(self.page_size, self.dtype.bytes())
+        self.spec.kv_layout(self.page_size, self.dtype.bytes())
     }
 
     /// The sizes of one batch.
@@ -96,7 +95,7 @@ impl Sizing<'_> {
             kv_bytes: product(kv_bytes, batch_size)?,
             kv_paged_bytes: footprint.kv,
             weights_bytes: footprint.weights,
-            scratch_bytes: self.shape.spec.as_ref().map(|_| footprint.scratch),
+            scratch_bytes: footprint.scratch,
             total_bytes: total,
             percent_of_memory: memory
                 .map(|m| 100.0 * total as f64 / (m.free_bytes as f64 * m.share)),
@@ -107,14 +106,14 @@ impl Sizing<'_> {
 
     fn check(&self, batch_size: usize, seq_len: usize) -> Result<(), Error> {
         let usage = |message: String| Err(Error::Usage(message));
-        let (most, context) = (Limits::MOST, self.shape.max_positions);
+        let (most, context) = (Limits::MOST, self.spec.max_positions);
         if !(1..=most).contains(&batch_size) {
             return usage(format!("--batch-size is {batch_size}; use 1 to {most}"));
         }
         if !(1..=context).contains(&seq_len) {
             return usage(format!(
                 "--seq-len is {seq_len}, but the context of {} is {context} tokens; use 1 to {context}",
-                self.shape.name
+                self.spec.name
             ));
         }
         match self.input_len {
@@ -141,17 +140,8 @@ impl Sizing<'_> {
     }
 
     fn footprint(&self, batch_size: usize, seq_len: usize) -> Result<Footprint, Error> {
-        if let Some(spec) = &self.shape.spec {
-            let options = self.runner_options(batch_size, seq_len);
-            return Ok(self.target.footprint(spec, &options)?);
-        }
-        let layout = self.layout();
-        let row = product(layout.bytes_per_page() as u64, layout.pages_for(seq_len))?;
-        Ok(Footprint {
-            weights: self.shape.parameters * self.dtype.bytes() as u64,
-            scratch: 0,
-            kv: product(row, batch_size)?,
-        })
+        let options = self.runner_options(batch_size, seq_len);
+        Ok(self.target.footprint(self.spec, &options)?)
     }
 
     fn fits(&self, footprint: &Footprint, memory: &Memory) -> bool {
@@ -167,7 +157,7 @@ impl Sizing<'_> {
     /// The largest context at this batch size.
     fn largest_context(&self, batch_size: usize, memory: &Memory) -> Option<Largest> {
         let at = |len| self.footprint(batch_size, len);
-        self.largest(at, (self.shape.max_positions, LimitedBy::Model), memory)
+        self.largest(at, (self.spec.max_positions, LimitedBy::Model), memory)
     }
 
     /// Halves the range 1 ..= most: whatever fits, so does everything smaller. None if 1 does not.
@@ -213,13 +203,13 @@ mod tests {
 
     const GPU: Target = Target::Cuda { sms: 132 };
 
-    fn shape(name: &str) -> ModelShape {
-        ModelShape::open(Some(name)).unwrap()
+    fn spec(name: &str) -> ModelSpec {
+        ModelSpec::open(Some(name)).unwrap()
     }
 
-    fn sizing(shape: &ModelShape, dtype: Dtype) -> Sizing<'_> {
+    fn sizing(spec: &ModelSpec, dtype: Dtype) -> Sizing<'_> {
         Sizing {
-            shape,
+            spec,
             target: GPU,
             dtype,
             page_size: 32,
@@ -238,24 +228,27 @@ mod tests {
 
     #[test]
     fn day2_examples_to_the_byte() {
-        let distilgpt2 = shape("dummy:distilgpt2");
+        let distilgpt2 = spec("dummy:distilgpt2");
         let row = sizing(&distilgpt2, Dtype::F32).row(4, 100, None).unwrap();
         assert_eq!(row.kv_bytes, 14_745_600);
         assert_eq!(row.kv_paged_bytes, 36_864 * 128 * 4);
-        assert!(row.scratch_bytes.is_some() && row.fits.is_none());
-        let llama = shape("dummy:llama-7b");
+        assert!(row.scratch_bytes > 0 && row.fits.is_none());
+        let llama = spec("dummy:llama-7b");
         let row = sizing(&llama, Dtype::BF16).row(32, 2048, None).unwrap();
         assert_eq!(row.kv_bytes, 34_359_738_368);
         assert_eq!(row.kv_paged_bytes, row.kv_bytes);
         assert_eq!(row.weights_bytes, 2 * 6_738_415_616);
-        assert_eq!(row.scratch_bytes, None);
     }
 
     #[test]
     fn the_largest_is_the_last_that_fits() {
-        let llama = shape("dummy:llama-7b");
-        let sizing = sizing(&llama, Dtype::BF16);
-        // 80 GiB less 13,476,831,232 B of weights and 256 MiB, over 1 GiB a sequence: 67.2.
+        let llama = spec("dummy:llama-7b");
+        let sizing = Sizing {
+            input_len: Some(1),
+            ..sizing(&llama, Dtype::BF16)
+        };
+        // 80 GiB less 13,476,831,232 B of weights and 256 MiB, over 1 GiB a sequence: 67.2. The
+        // scratch of single tokens is below a tenth of a GiB.
         let memory = memory(80, 1.0);
         let batch = sizing.largest_batch(2048, &memory).unwrap();
         assert_eq!((batch.value, batch.limited_by), (67, LimitedBy::Memory));
@@ -281,7 +274,7 @@ mod tests {
 
     #[test]
     fn what_fits_is_what_the_cuda_runner_accepts() {
-        let gpt2 = shape("dummy:gpt2");
+        let gpt2 = spec("dummy:gpt2");
         let sizing = sizing(&gpt2, Dtype::BF16);
         let memory = memory(4, 0.9);
         let largest = sizing.largest_batch(1024, &memory).unwrap().value;
@@ -294,7 +287,7 @@ mod tests {
 
     #[test]
     fn nothing_fits_in_less_than_the_weights() {
-        let llama = shape("dummy:llama-7b");
+        let llama = spec("dummy:llama-7b");
         let sizing = sizing(&llama, Dtype::BF16);
         assert_eq!(sizing.largest_batch(1, &memory(8, 1.0)), None);
         let row = sizing.row(1, 1, Some(&memory(8, 1.0))).unwrap();
@@ -303,7 +296,7 @@ mod tests {
 
     #[test]
     fn steps_that_no_runner_has_limit_the_batch() {
-        let bundled = ModelShape::open(None).unwrap();
+        let bundled = ModelSpec::open(None).unwrap();
         let sizing = sizing(&bundled, Dtype::BF16);
         let batch = sizing.largest_batch(512, &memory(1 << 20, 1.0)).unwrap();
         assert_eq!(
@@ -347,19 +340,23 @@ mod tests {
             ),
             ("dummy:gpt2", 1, 100, Some(0), "--input-len is 0"),
         ] {
-            let shape = shape(model);
+            let spec = spec(model);
             let sizing = Sizing {
                 input_len: input,
-                ..sizing(&shape, Dtype::F32)
+                ..sizing(&spec, Dtype::F32)
             };
             let error = sizing.row(batch, len, None).unwrap_err().to_string();
             assert!(error.contains(names), "{error}");
         }
-        let mut absurd = shape("dummy:llama-3.1-8b");
+        let mut absurd = spec("dummy:llama-3.1-8b");
         absurd.max_positions = Limits::MOST;
         absurd.kv_heads = 1 << 16;
         absurd.layers = 1 << 10;
-        let error = sizing(&absurd, Dtype::F32).row(1 << 24, 1 << 24, None);
+        let absurd = Sizing {
+            input_len: Some(1),
+            ..sizing(&absurd, Dtype::F32)
+        };
+        let error = absurd.row(1 << 24, 1 << 24, None);
         assert!(
             error
                 .unwrap_err()

@@ -190,12 +190,17 @@ impl Fixture {
     }
 }
 
-const FIXTURES: [&str; 5] = [
+const FIXTURES: [&str; 10] = [
     "gpt2-f32",
     "gpt2-f16",
     "gpt2-bf16",
     "gpt2-sharded",
     "gpt2-bare-names",
+    "llama-sharded",
+    "llama-linear",
+    "llama-biases",
+    "qwen2-f32",
+    "mistral-f16",
 ];
 const WHOLE: usize = usize::MAX;
 
@@ -215,13 +220,14 @@ fn every_fixture_gives_the_logits_of_transformers() {
 
 #[test]
 fn chunks_and_page_sizes_change_no_answer() {
-    let fixture = Fixture::open("gpt2-f32");
-    let all: Vec<usize> = (0..fixture.prompts.len()).collect();
-    for page_size in [1, 8, 16, 64, 128] {
-        let mut runner = CpuRunner::new(&fixture.model, &options(page_size)).unwrap();
-        for padding in [Padding::Ragged, Padding::Left] {
-            for chunk in [1, 7, 16, WHOLE] {
-                fixture.check(&mut runner, &all, padding, chunk);
+    for fixture in ["gpt2-f32", "llama-sharded"].map(Fixture::open) {
+        let all: Vec<usize> = (0..fixture.prompts.len()).collect();
+        for page_size in [1, 8, 16, 64, 128] {
+            let mut runner = CpuRunner::new(&fixture.model, &options(page_size)).unwrap();
+            for padding in [Padding::Ragged, Padding::Left] {
+                for chunk in [1, 7, 16, WHOLE] {
+                    fixture.check(&mut runner, &all, padding, chunk);
+                }
             }
         }
     }
@@ -274,7 +280,10 @@ fn bundled() -> Model {
 
 #[test]
 fn memory_is_what_was_planned_to_the_byte() {
-    for model in [bundled(), Model::open(Some("dummy:distilgpt2")).unwrap()] {
+    let dummies = ["dummy:distilgpt2", "dummy:smollm2-135m"];
+    let dummies = dummies.map(|name| Model::open(Some(name)).unwrap());
+    let untied = Fixture::open("llama-sharded").model;
+    for model in dummies.into_iter().chain([bundled(), untied]) {
         let options = options(32);
         let runner = CpuRunner::new(&model, &options).unwrap();
         let memory = runner.memory();

@@ -1,5 +1,6 @@
 //! `batchlab generate` as a user runs it: conversations, stop strings and what it says of bad input.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
@@ -180,4 +181,18 @@ fn bad_options_are_one_clear_line() {
             .stderr(contains(names))
             .stderr(predicate::function(|text: &str| text.lines().count() == 1));
     }
+}
+
+#[test]
+fn a_repetition_penalty_ends_the_repeating() {
+    let lines_twice = |penalty: &str| {
+        let mut command = generate();
+        command.args(["--prompt=HAMLET:", "--max-new-tokens=60"]);
+        let text = stdout(command.args(["--repetition-penalty", penalty]));
+        let lines: Vec<&str> = text.lines().filter(|l| !l.is_empty()).collect();
+        let different: HashSet<&&str> = lines.iter().collect();
+        lines.len() - different.len()
+    };
+    assert!(lines_twice("1") > 0);
+    assert_eq!(lines_twice("1.3"), 0);
 }

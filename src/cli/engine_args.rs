@@ -10,8 +10,10 @@ const USUAL_SHARE: f64 = 0.9;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Model and device")]
 pub struct ModelArgs {
-    /// A folder in Hugging Face layout, a hub id such as distilgpt2, or dummy:distilgpt2 (dummy:gpt2,
-    /// -medium, -large, -xl) for random weights of that shape; without it, the bundled model
+    /// A folder in Hugging Face layout (GPT-2, Llama, Mistral or Qwen2), a hub id such as distilgpt2,
+    /// or dummy:SHAPE for random weights of a real shape: distilgpt2, gpt2 (-medium, -large, -xl),
+    /// llama-7b, llama-3.1-8b, tinyllama-1.1b, smollm2-135m, qwen2.5-0.5b; without it, the bundled
+    /// model
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
     /// auto, cpu, cuda or cuda:N; auto takes CUDA where a GPU, its driver and the kernels are there

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use batchlab::Error;
-use batchlab::model::ModelShape;
+use batchlab::model::ModelSpec;
 use batchlab::report::{Plan, Verified};
 use batchlab::runner::{Dtype, KvBudget, RunnerOptions, Target};
 use batchlab::sizing::{Row, Sizing};
@@ -13,9 +13,7 @@ use super::{at_least_one, print};
 
 /// Size the KV cache, weights and scratch of a model, and find what fits into a GPU's memory.
 ///
-/// Reads the model's config.json alone, which a folder may hold by itself. Llama, Mistral and Qwen2
-/// can be sized too, and dummy:llama-7b, dummy:llama-3.1-8b, dummy:tinyllama-1.1b,
-/// dummy:smollm2-135m, dummy:qwen2.5-0.5b.
+/// Reads the model's config.json alone, which a folder may hold by itself.
 #[derive(Debug, clap::Args)]
 pub struct PlanArgs {
     /// Sequences that run together; each gets a line
@@ -42,14 +40,14 @@ pub struct PlanArgs {
 }
 
 pub fn run(args: &PlanArgs) -> anyhow::Result<()> {
-    let shape = ModelShape::open(args.model.model.as_deref()).map_err(Error::from)?;
+    let spec = ModelSpec::open(args.model.model.as_deref()).map_err(Error::from)?;
     let place = Place::find(&Wanted {
         device: args.model.device,
         here: args.verify,
         free_bytes: args.gpu_memory,
         share: args.model.gpu_memory_utilization,
     })?;
-    let plan = args.plan(&shape, &place)?;
+    let plan = args.plan(&spec, &place)?;
     if let Some(why) = &place.no_memory {
         eprintln!("sizes without a fit ({why}); give --gpu-memory, such as 80GiB");
     }
@@ -71,9 +69,9 @@ pub fn run(args: &PlanArgs) -> anyhow::Result<()> {
 }
 
 impl PlanArgs {
-    fn plan<'a>(&self, shape: &'a ModelShape, place: &Place) -> Result<Plan<'a>, Error> {
+    fn plan<'a>(&self, spec: &'a ModelSpec, place: &Place) -> Result<Plan<'a>, Error> {
         let sizing = Sizing {
-            shape,
+            spec,
             target: place.target,
             dtype: self.model.dtype.unwrap_or(match place.target {
                 Target::Cpu => Dtype::F32,
@@ -82,7 +80,7 @@ impl PlanArgs {
             page_size: self.model.kv_block_size,
             input_len: self.input_len,
         };
-        let seq_len = self.seq_len.unwrap_or(shape.max_positions);
+        let seq_len = self.seq_len.unwrap_or(spec.max_positions);
         let row = |&batch| sizing.row(batch, seq_len, place.memory.as_ref());
         Ok(Plan {
             rows: self.batch_size.iter().map(row).collect::<Result<_, _>>()?,

@@ -138,7 +138,7 @@ fn share(part: f64, whole: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ModelShape;
+    use crate::model::ModelSpec;
     use crate::request::FinishReason;
     use crate::scheduler::StepShape;
 
@@ -164,7 +164,7 @@ mod tests {
     /// A prompt of 40 tokens and 3 of output: one prefill, two decode steps, 10 ms of nothing.
     #[test]
     fn a_request_is_split_into_what_bounds_it() {
-        let spec = ModelShape::open(Some("dummy:gpt2")).unwrap().spec.unwrap();
+        let spec = ModelSpec::open(Some("dummy:gpt2")).unwrap();
         let network = NetworkSize::of(&spec, &spec.kv_layout(32, 2));
         let steps = [
             step(true, 40, 40, 50),
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_cache_gives_no_more_than_all_of_the_time() {
-        let spec = ModelShape::open(None).unwrap().spec.unwrap();
+        let spec = ModelSpec::open(None).unwrap();
         let network = NetworkSize::of(&spec, &spec.kv_layout(32, 4));
         let slow = Ceilings {
             copy_bytes_per_s: 1.0,

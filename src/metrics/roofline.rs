@@ -68,7 +68,8 @@ pub struct NetworkSize {
     layer_matrices: f64,
     /// V·C: every row's last token is multiplied by it.
     head: f64,
-    /// All parameters that each step reads whole: every one but the position embedding.
+    /// All parameters that each step reads whole: every one but the embeddings, of which it reads a
+    /// row a token. A tied token embedding is the head, and read whole.
     read_by_a_step: f64,
     /// layers · Hq · D
     attention_width: f64,
@@ -78,12 +79,13 @@ pub struct NetworkSize {
 
 impl NetworkSize {
     pub fn of(spec: &ModelSpec, layout: &KvLayout) -> Self {
-        let total = |wanted: fn(&Param) -> bool| -> f64 {
-            let params = Param::all(spec).filter(wanted);
+        let head = Param::head(spec);
+        let total = |wanted: &dyn Fn(Param) -> bool| -> f64 {
+            let params = Param::all(spec).filter(|&p| wanted(p));
             params.map(|p| p.count(spec) as f64).sum()
         };
         Self {
-            layer_matrices: total(|p| {
+            layer_matrices: total(&|p| {
                 matches!(
                     p,
                     Param::QkvWeight(_)
@@ -92,8 +94,10 @@ impl NetworkSize {
                         | Param::MlpDownWeight(_)
                 )
             }),
-            head: total(|p| matches!(p, Param::TokenEmbedding)),
-            read_by_a_step: total(|p| !matches!(p, Param::PositionEmbedding)),
+            head: total(&|p| p == head),
+            read_by_a_step: total(&|p| {
+                p == head || !matches!(p, Param::TokenEmbedding | Param::PositionEmbedding)
+            }),
             attention_width: (spec.layers * spec.heads * spec.head_dim) as f64,
             bytes_per_element: layout.bytes_per_element as f64,
             kv_bytes_per_token: layout.bytes_per_token() as f64,
@@ -118,13 +122,11 @@ impl NetworkSize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ModelShape;
 
     /// distilgpt2: 81,912,576 parameters, of them 786,432 positions and 38,597,376 embedding; six
     /// layers of matrices with 12·768² elements.
     fn distilgpt2() -> NetworkSize {
-        let spec = ModelShape::open(Some("dummy:distilgpt2")).unwrap().spec;
-        let spec = spec.unwrap();
+        let spec = ModelSpec::open(Some("dummy:distilgpt2")).unwrap();
         NetworkSize::of(&spec, &spec.kv_layout(32, 4))
     }
 
@@ -158,6 +160,29 @@ mod tests {
         let flop = 2.0 * (5.0 * 42_467_328.0 + 2.0 * 38_597_376.0) + 4.0 * 4608.0 * 9.0;
         assert_eq!(work.flop, flop);
         assert_eq!(work.bytes, 4.0 * 81_126_144.0 + 368_640.0);
+    }
+
+    /// Llama 3.1 8B: 32 layers of matrices with 4096 · (6144 + 4096 + 3 · 14336) elements, an
+    /// embedding and a head of 128,256 · 4096 each, 8 KV heads for 32 query heads.
+    #[test]
+    fn grouped_queries_a_gate_and_a_head_of_its_own_by_hand() {
+        let spec = ModelSpec::open(Some("dummy:llama-3.1-8b")).unwrap();
+        let step = StepShape {
+            rows: 2,
+            tokens: 2,
+            kv_positions: 300,
+            query_key_pairs: 300,
+            ..StepShape::default()
+        };
+        let work = NetworkSize::of(&spec, &spec.kv_layout(32, 2)).work(&step);
+        let (layers, head) = (32.0 * 4096.0 * 53_248.0, 128_256.0 * 4096.0);
+        let flop = 2.0 * 2.0 * (layers + head) + 4.0 * (32.0 * 4096.0) * 300.0;
+        assert_eq!(work.flop, flop);
+        // 8,030,261,248 parameters less the embedding; 32 · 2 · 8 · 128 · 2 bytes of K and V a token.
+        assert_eq!(
+            work.bytes,
+            2.0 * (8_030_261_248.0 - head) + 131_072.0 * 302.0
+        );
     }
 
     #[test]

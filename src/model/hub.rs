@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 
 use super::ModelError;
+use super::source::GENERATION_CONFIG;
 use super::weights::{INDEX, SINGLE, shards};
 
 /// Files that not every model has.
-const OPTIONAL: [&str; 4] = [
+const OPTIONAL: [&str; 5] = [
+    GENERATION_CONFIG,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
@@ -105,7 +107,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::model::Model;
+    use crate::model::{Message, Model};
 
     fn fixture(name: &str) -> PathBuf {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
@@ -204,7 +206,10 @@ mod tests {
         let hub = serve(model.path().to_owned());
         let folder = fetch_from(&hub, cache.path(), "owner/tiny").unwrap();
         let model = Model::open(folder.to_str()).unwrap();
-        let text = model.chat_template().unwrap().render(&[]);
+        let text = model
+            .chat_template()
+            .unwrap()
+            .render(&[Message::user("Hi")]);
         assert!(text.unwrap().starts_with("<|begin_of_text|>"));
     }
 

@@ -1,166 +1,195 @@
-//! The Llama family's sizes (Llama, Mistral, Qwen2): what planning memory needs. No runner computes
-//! this family yet.
+//! The Llama family (Llama, Mistral, Qwen2): its config.json and its tensors.
 
-use super::ModelError;
 use super::config::{Config, most};
-use super::shape::ModelShape;
+use super::family::Tensors;
+use super::stored::Order;
+use super::{Activation, ModelError, ModelSpec, NormKind, Param, Positions, Rope, RopeScaling};
 
-/// `model_type` in config.json.
-pub(super) const FAMILIES: [&str; 3] = ["llama", "mistral", "qwen2"];
+pub(super) const MODEL_TYPES: [&str; 3] = ["llama", "mistral", "qwen2"];
 
-/// The widest head taken for real.
-const HEAD_DIM: usize = 1 << 12;
+/// Mistral's `sliding_window` where config.json has none.
+const MISTRAL_WINDOW: usize = 4096;
 
-/// A gated MLP, rotary positions and RMS norms, in numbers.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Llama {
-    layers: usize,
-    channels: usize,
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-    mlp_width: usize,
-    vocab: usize,
-    max_positions: usize,
-    /// The head is the token embedding.
-    tied_head: bool,
-    qkv_bias: bool,
-    /// Of the attention's output projection.
-    out_bias: bool,
-    mlp_bias: bool,
+/// Reads the config.json of one of [`MODEL_TYPES`], with Hugging Face's defaults.
+pub(super) fn spec(
+    name: &str,
+    model_type: &str,
+    config: &Config<'_>,
+) -> Result<ModelSpec, ModelError> {
+    let channels = config.size("hidden_size", most::CHANNELS)?;
+    let (heads, head_dim) = heads(config, channels)?;
+    let vocab = config.size("vocab_size", most::VOCAB)?;
+    let is_llama = model_type == "llama";
+    let attention_bias = is_llama && config.flag("attention_bias", false)?;
+    Ok(ModelSpec {
+        name: name.to_owned(),
+        layers: config.size("num_hidden_layers", most::LAYERS)?,
+        channels,
+        heads,
+        kv_heads: match config.given("num_key_value_heads") {
+            None if is_llama => heads,
+            _ => config.divisor("num_key_value_heads", ("num_attention_heads", heads))?,
+        },
+        head_dim,
+        mlp_width: config.size("intermediate_size", most::MLP_WIDTH)?,
+        vocab,
+        max_positions: max_positions(model_type, config)?,
+        positions: Positions::Rotary(rope(config)?),
+        norm: NormKind::RmsNorm,
+        norm_eps: config.norm_eps("rms_norm_eps", 1e-6)?,
+        activation: config.activation("hidden_act", Activation::Silu)?,
+        gated_mlp: true,
+        qkv_bias: attention_bias || model_type == "qwen2",
+        attn_out_bias: attention_bias,
+        mlp_bias: is_llama && config.flag("mlp_bias", false)?,
+        tied_head: config.flag("tie_word_embeddings", false)?,
+        eos_tokens: config.eos_tokens(vocab)?.unwrap_or_default(),
+    })
 }
 
-/// What most of the family has.
-const PLAIN: Llama = Llama {
-    layers: 32,
-    channels: 4096,
-    heads: 32,
-    kv_heads: 32,
-    head_dim: 128,
-    mlp_width: 11008,
-    vocab: 32000,
-    max_positions: 2048,
-    tied_head: false,
-    qkv_bias: false,
-    out_bias: false,
-    mlp_bias: false,
-};
-
-/// What may follow `dummy:`.
-pub(super) const SHAPES: [(&str, Llama); 5] = [
-    ("llama-7b", PLAIN),
-    (
-        "llama-3.1-8b",
-        Llama {
-            kv_heads: 8,
-            mlp_width: 14336,
-            vocab: 128_256,
-            max_positions: 131_072,
-            ..PLAIN
-        },
-    ),
-    (
-        "tinyllama-1.1b",
-        Llama {
-            layers: 22,
-            channels: 2048,
-            kv_heads: 4,
-            head_dim: 64,
-            mlp_width: 5632,
-            ..PLAIN
-        },
-    ),
-    (
-        "smollm2-135m",
-        Llama {
-            layers: 30,
-            channels: 576,
-            heads: 9,
-            kv_heads: 3,
-            head_dim: 64,
-            mlp_width: 1536,
-            vocab: 49152,
-            max_positions: 8192,
-            tied_head: true,
-            ..PLAIN
-        },
-    ),
-    (
-        "qwen2.5-0.5b",
-        Llama {
-            layers: 24,
-            channels: 896,
-            heads: 14,
-            kv_heads: 2,
-            head_dim: 64,
-            mlp_width: 4864,
-            vocab: 151_936,
-            max_positions: 32768,
-            tied_head: true,
-            qkv_bias: true,
-            ..PLAIN
-        },
-    ),
-];
-
-impl Llama {
-    /// Reads the config.json of one of [`FAMILIES`], with Hugging Face's defaults.
-    pub(super) fn from_config(config: &Config<'_>) -> Result<Self, ModelError> {
-        let family = config.one_of("model_type", &FAMILIES)?;
-        config.unquantized()?;
-        let channels = config.size("hidden_size", most::CHANNELS)?;
-        let heads = match config.given("head_dim") {
-            Some(_) => config.size("num_attention_heads", most::CHANNELS)?,
-            None => config.divisor("num_attention_heads", ("hidden_size", channels))?,
-        };
-        let kv_heads = match config.given("num_key_value_heads") {
-            None if family == "llama" => heads,
-            _ => config.divisor("num_key_value_heads", ("num_attention_heads", heads))?,
-        };
-        let attention_bias = family == "llama" && config.flag("attention_bias", false)?;
-        Ok(Self {
-            layers: config.size("num_hidden_layers", most::LAYERS)?,
-            channels,
-            heads,
-            kv_heads,
-            head_dim: match config.given("head_dim") {
-                Some(_) => config.size("head_dim", HEAD_DIM)?,
-                None => channels / heads,
-            },
-            mlp_width: config.size("intermediate_size", most::MLP_WIDTH)?,
-            vocab: config.size("vocab_size", most::VOCAB)?,
-            max_positions: config.size("max_position_embeddings", most::POSITIONS)?,
-            tied_head: config.flag("tie_word_embeddings", false)?,
-            qkv_bias: attention_bias || family == "qwen2",
-            out_bias: attention_bias,
-            mlp_bias: family == "llama" && config.flag("mlp_bias", false)?,
-        })
-    }
-
-    pub(super) fn shape(&self, name: &str) -> ModelShape {
-        ModelShape {
-            name: name.to_owned(),
-            layers: self.layers,
-            kv_heads: self.kv_heads,
-            head_dim: self.head_dim,
-            max_positions: self.max_positions,
-            parameters: self.parameters(),
-            spec: None,
+/// Query heads and their width: the model's width in equal parts, unless it is given.
+fn heads(config: &Config<'_>, channels: usize) -> Result<(usize, usize), ModelError> {
+    let (heads, head_dim) = match config.given("head_dim") {
+        Some(_) => (
+            config.size("num_attention_heads", most::CHANNELS)?,
+            config.size("head_dim", most::HEAD_DIM)?,
+        ),
+        None => {
+            let heads = config.divisor("num_attention_heads", ("hidden_size", channels))?;
+            (heads, channels / heads)
+        }
+    };
+    match head_dim.is_multiple_of(2) {
+        true => Ok((heads, head_dim)),
+        false => {
+            let expected = "an even width: rotary positions turn it in pairs";
+            Err(config.error("head_dim", head_dim.to_string(), expected))
         }
     }
+}
 
-    /// Elements of all parameters: embedding and head, and in each layer QKV and output projection,
-    /// gate, up and down projection and two norms; last one norm more.
-    fn parameters(&self) -> u64 {
-        let n = |size: usize| size as u64;
-        let given = |bias: bool, size: u64| if bias { size } else { 0 };
-        let (c, f) = (n(self.channels), n(self.mlp_width));
-        let (d, q) = (n(self.head_dim), n(self.heads) * n(self.head_dim));
-        let qkv = q + 2 * n(self.kv_heads) * d;
-        let biases =
-            given(self.qkv_bias, qkv) + given(self.out_bias, c) + given(self.mlp_bias, 2 * f + c);
-        let layer = c * qkv + q * c + 3 * c * f + 2 * c + biases;
-        let heads = if self.tied_head { 1 } else { 2 };
-        heads * n(self.vocab) * c + n(self.layers) * layer + c
+/// The longest context. A sliding window limits it: attention to all that went before, which is what
+/// the runners compute, is the same up to there.
+fn max_positions(model_type: &str, config: &Config<'_>) -> Result<usize, ModelError> {
+    let positions = config.size("max_position_embeddings", most::POSITIONS)?;
+    let key = "sliding_window";
+    let slides = match model_type {
+        // Null means none; where the key is missing it is Hugging Face's default.
+        "mistral" if !config.has(key) => return Ok(positions.min(MISTRAL_WINDOW)),
+        "mistral" => true,
+        "qwen2" => config.flag("use_sliding_window", false)?,
+        _ => false,
+    };
+    match config.given(key) {
+        Some(_) if slides => Ok(positions.min(config.size(key, most::POSITIONS)?)),
+        _ => Ok(positions),
+    }
+}
+
+/// `rope_scaling` beside `rope_theta`, or since transformers 5 `rope_parameters` with both in one.
+fn rope(config: &Config<'_>) -> Result<Rope, ModelError> {
+    let theta = config.number("rope_theta", 1.0..=1e12, Some(10_000.0))?;
+    let scaling = match config.section("rope_scaling")? {
+        None => config.section("rope_parameters")?,
+        scaling => scaling,
+    };
+    let Some(scaling) = scaling else {
+        return Ok(Rope {
+            theta,
+            scaling: RopeScaling::Default,
+        });
+    };
+    Ok(Rope {
+        theta: scaling.number("rope_theta", 1.0..=1e12, Some(theta))?,
+        scaling: rope_scaling(&scaling)?,
+    })
+}
+
+fn rope_scaling(config: &Config<'_>) -> Result<RopeScaling, ModelError> {
+    // Older files call it `type`.
+    let key = match config.given("rope_type") {
+        None => "type",
+        Some(_) => "rope_type",
+    };
+    let kind = match config.given(key) {
+        None => "default",
+        Some(_) => config.one_of(key, &["default", "linear", "llama3"])?,
+    };
+    if kind == "default" {
+        return Ok(RopeScaling::Default);
+    }
+    let factor = config.number("factor", 1.0..=1e6, None)?;
+    if kind == "linear" {
+        return Ok(RopeScaling::Linear { factor });
+    }
+    let low_freq_factor = config.number("low_freq_factor", 1e-6..=1e6, None)?;
+    Ok(RopeScaling::Llama3 {
+        factor,
+        low_freq_factor,
+        // What lies between the two is blended, so they may not meet.
+        high_freq_factor: config.number(
+            "high_freq_factor",
+            low_freq_factor.next_up()..=1e6,
+            None,
+        )?,
+        original_max_positions: config.size("original_max_position_embeddings", most::POSITIONS)?,
+    })
+}
+
+/// Matrices are stored as `[out, in]`; queries, keys and values, and gate and up, are tensors of
+/// their own. No model of the family has a position embedding or biases of norms.
+pub(super) fn tensors(param: Param, spec: &ModelSpec) -> Tensors {
+    let (c, f) = (spec.channels, spec.mlp_width);
+    let (queries, keys) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+    let as_stored = |name: String| Tensors {
+        stored: vec![(name, param.shape(spec))],
+        order: Order::AsStored,
+    };
+    let weights = |l: usize, order, inputs, modules: &[(&str, usize)]| Tensors {
+        stored: modules
+            .iter()
+            .map(|&(module, outputs)| {
+                (format!("layers.{l}.{module}.weight"), vec![outputs, inputs])
+            })
+            .collect(),
+        order,
+    };
+    let biases = |l: usize, order, modules: &[(&str, usize)]| Tensors {
+        stored: modules
+            .iter()
+            .map(|&(module, outputs)| (format!("layers.{l}.{module}.bias"), vec![outputs]))
+            .collect(),
+        order,
+    };
+    let in_heads = Order::Qkv {
+        head_dim: spec.head_dim,
+        queries,
+        keys,
+    };
+    let qkv = [
+        ("self_attn.q_proj", queries),
+        ("self_attn.k_proj", keys),
+        ("self_attn.v_proj", keys),
+    ];
+    let gate_up = [("mlp.gate_proj", f), ("mlp.up_proj", f)];
+    let (attn_out, down) = ([("self_attn.o_proj", c)], [("mlp.down_proj", c)]);
+    match param {
+        Param::TokenEmbedding => as_stored("embed_tokens.weight".into()),
+        Param::PositionEmbedding => as_stored("embed_positions.weight".into()),
+        Param::AttnNormWeight(l) => as_stored(format!("layers.{l}.input_layernorm.weight")),
+        Param::AttnNormBias(l) => as_stored(format!("layers.{l}.input_layernorm.bias")),
+        Param::QkvWeight(l) => weights(l, in_heads, c, &qkv),
+        Param::QkvBias(l) => biases(l, in_heads, &qkv),
+        Param::AttnOutWeight(l) => weights(l, Order::Transposed, queries, &attn_out),
+        Param::AttnOutBias(l) => biases(l, Order::AsStored, &attn_out),
+        Param::MlpNormWeight(l) => as_stored(format!("layers.{l}.post_attention_layernorm.weight")),
+        Param::MlpNormBias(l) => as_stored(format!("layers.{l}.post_attention_layernorm.bias")),
+        Param::MlpUpWeight(l) => weights(l, Order::GateUp, c, &gate_up),
+        Param::MlpUpBias(l) => biases(l, Order::GateUp, &gate_up),
+        Param::MlpDownWeight(l) => weights(l, Order::Transposed, f, &down),
+        Param::MlpDownBias(l) => biases(l, Order::AsStored, &down),
+        Param::FinalNormWeight => as_stored("norm.weight".into()),
+        Param::FinalNormBias => as_stored("norm.bias".into()),
+        Param::Head => as_stored("lm_head.weight".into()),
     }
 }

@@ -3,24 +3,29 @@
 mod chat;
 mod config;
 mod contained;
+mod dummy;
+mod element;
 mod error;
+mod family;
+mod gpt2;
 mod hub;
 mod llama;
 mod params;
 mod rope;
 mod safetensors_file;
-mod shape;
 mod source;
 mod spec;
+mod stored;
 mod tokenizer;
 mod weights;
 
 pub use chat::{ChatTemplate, Message};
+pub use element::Element;
 pub use error::ModelError;
 pub use params::{Param, ParamData, seeded_unit};
 pub use rope::{Rope, RopeScaling};
-pub use shape::ModelShape;
 pub use spec::{Activation, ModelSpec, NormKind, Positions};
+pub use stored::Stored;
 pub use tokenizer::{TextStream, Tokenizer};
 
 use std::path::PathBuf;
@@ -53,11 +58,11 @@ impl Model {
         })
     }
 
-    /// The raw values of one parameter: its shape and type are checked, and its values are finite.
-    /// A seeded parameter is only described, the runner makes it.
+    /// The values of one parameter, as they are stored: shape and type are checked, and every value
+    /// is finite. A seeded parameter is only described, the runner makes it.
     pub fn param(&self, param: Param) -> Result<ParamData<'_>, ModelError> {
         match &self.weights {
-            Weights::Stored(checkpoint) => checkpoint.param(param),
+            Weights::Stored(checkpoint) => checkpoint.param(param).map(ParamData::Stored),
             Weights::Seeded { seed } => Ok(param.seeded(*seed)),
         }
     }

@@ -1,9 +1,8 @@
 //! The parameters of a model by role, and the raw data behind each.
 
-use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{ModelSpec, NormKind, Positions};
+use super::{ModelError, ModelSpec, NormKind, Positions, Stored};
 
 /// A parameter by role. Matrices are `[in, out]` row-major, so that `y = x · W`.
 ///
@@ -141,29 +140,6 @@ impl Param {
         }
     }
 
-    /// HF's name in a GPT-2 checkpoint, without the `transformer.` that some files put before it.
-    pub(super) fn name(self) -> String {
-        match self {
-            Self::TokenEmbedding => "wte.weight".into(),
-            Self::PositionEmbedding => "wpe.weight".into(),
-            Self::FinalNormWeight => "ln_f.weight".into(),
-            Self::FinalNormBias => "ln_f.bias".into(),
-            Self::Head => "lm_head.weight".into(),
-            Self::AttnNormWeight(l) => format!("h.{l}.ln_1.weight"),
-            Self::AttnNormBias(l) => format!("h.{l}.ln_1.bias"),
-            Self::QkvWeight(l) => format!("h.{l}.attn.c_attn.weight"),
-            Self::QkvBias(l) => format!("h.{l}.attn.c_attn.bias"),
-            Self::AttnOutWeight(l) => format!("h.{l}.attn.c_proj.weight"),
-            Self::AttnOutBias(l) => format!("h.{l}.attn.c_proj.bias"),
-            Self::MlpNormWeight(l) => format!("h.{l}.ln_2.weight"),
-            Self::MlpNormBias(l) => format!("h.{l}.ln_2.bias"),
-            Self::MlpUpWeight(l) => format!("h.{l}.mlp.c_fc.weight"),
-            Self::MlpUpBias(l) => format!("h.{l}.mlp.c_fc.bias"),
-            Self::MlpDownWeight(l) => format!("h.{l}.mlp.c_proj.weight"),
-            Self::MlpDownBias(l) => format!("h.{l}.mlp.c_proj.bias"),
-        }
-    }
-
     /// Seeded values as GPT-2 is initialised: norms 1, biases 0, the rest with deviation 0.02.
     pub(super) fn seeded<'a>(self, seed: u64) -> ParamData<'a> {
         // A uniform on (−a, a) has the standard deviation a/√3.
@@ -210,42 +186,32 @@ const LAYER: [fn(usize) -> Param; 12] = [
 ];
 
 /// The values of one parameter, before a runner converts or makes them.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum ParamData<'a> {
-    /// Little-endian elements as they lie in the file, row-major, at any alignment.
-    F32(&'a [u8]),
-    F16(&'a [u8]),
-    BF16(&'a [u8]),
+    /// As a checkpoint has them.
+    Stored(Stored<'a>),
     /// Elements of `mean + spread · u`, u uniform in (−1, 1) from [`seeded_unit`].
-    Seeded {
-        seed: u64,
-        mean: f32,
-        spread: f32,
-    },
+    Seeded { seed: u64, mean: f32, spread: f32 },
 }
 
 impl ParamData<'_> {
-    /// The values in f32, exact for every stored type. `count` is [`Param::count`]; only a seeded
-    /// parameter, which does not know its length, uses it.
-    pub fn to_f32(&self, count: usize) -> Vec<f32> {
+    /// The values in f32, exact for every stored type. `count` is [`Param::count`].
+    pub fn to_f32(&self, count: usize) -> Result<Vec<f32>, ModelError> {
         match *self {
-            Self::F32(bytes) => decode(bytes, f32::from_le_bytes),
-            Self::F16(bytes) => decode(bytes, |b| f16::from_le_bytes(b).to_f32()),
-            Self::BF16(bytes) => decode(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+            Self::Stored(ref stored) => {
+                let mut values = vec![0.0; count];
+                stored.read(0, &mut values)?;
+                Ok(values)
+            }
             Self::Seeded {
                 mean, spread: 0.0, ..
-            } => vec![mean; count],
-            Self::Seeded { seed, mean, spread } => (0..count as u64)
+            } => Ok(vec![mean; count]),
+            Self::Seeded { seed, mean, spread } => Ok((0..count as u64)
                 .into_par_iter()
                 .map(|i| mean + spread * seeded_unit(seed, i))
-                .collect(),
+                .collect()),
         }
     }
-}
-
-fn decode<const N: usize>(bytes: &[u8], element: impl Fn([u8; N]) -> f32 + Sync) -> Vec<f32> {
-    let (elements, _) = bytes.as_chunks::<N>();
-    elements.par_iter().map(|&b| element(b)).collect()
 }
 
 /// Element `index` of a seeded parameter, uniform in (−1, 1): the top 23 bits of one Philox word,

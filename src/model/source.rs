@@ -3,67 +3,54 @@
 use std::path::{Path, PathBuf};
 
 use super::config::Config;
-use super::llama::{self, Llama};
+use super::family::Family;
 use super::weights::Checkpoint;
-use super::{Model, ModelError, ModelSpec, Tokenizer, Weights, hub};
+use super::{Model, ModelError, ModelSpec, Tokenizer, Weights, dummy, hub};
+
+/// What a model's publisher generates with: it may end a sequence with other tokens than config.json,
+/// and more of them.
+pub(super) const GENERATION_CONFIG: &str = "generation_config.json";
 
 /// The bundled model's files. They are part of the binary, which so runs anywhere.
-pub(super) mod bundled {
-    use std::path::{Path, PathBuf};
+mod bundled {
+    use std::path::Path;
+
+    use super::{Config, Family, ModelError, ModelSpec};
 
     pub const NAME: &str = "batchlab-shakespeare";
     pub const TOKENIZER: &[u8] = include_bytes!("../../models/batchlab-shakespeare/tokenizer.json");
     pub const WEIGHTS: &[u8] =
         include_bytes!("../../models/batchlab-shakespeare/model.safetensors");
+    const CONFIG: &[u8] = include_bytes!("../../models/batchlab-shakespeare/config.json");
 
-    /// config.json, under the path that errors name.
-    pub fn config() -> (PathBuf, &'static [u8]) {
-        (
-            Path::new(NAME).join("config.json"),
-            include_bytes!("../../models/batchlab-shakespeare/config.json"),
-        )
+    pub fn spec() -> Result<(Family, ModelSpec), ModelError> {
+        let path = Path::new(NAME).join("config.json");
+        Family::read(NAME, &Config::parse(&path, CONFIG)?)
     }
 }
-
-/// Layers and channels of a GPT-2.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Gpt2Size(usize, usize);
-
-impl Gpt2Size {
-    pub(super) fn spec(self, name: &str) -> ModelSpec {
-        ModelSpec::gpt2(name, self.0, self.1)
-    }
-}
-
-/// What may follow `dummy:`, besides the Llama family's.
-const GPT2_SHAPES: [(&str, Gpt2Size); 5] = [
-    ("distilgpt2", Gpt2Size(6, 768)),
-    ("gpt2", Gpt2Size(12, 768)),
-    ("gpt2-medium", Gpt2Size(24, 1024)),
-    ("gpt2-large", Gpt2Size(36, 1280)),
-    ("gpt2-xl", Gpt2Size(48, 1600)),
-];
 
 /// Dummy weights are the same in every run.
 const DUMMY_SEED: u64 = 0x6261_7463_686c_6162;
 
 /// What `--model` names: nothing is the bundled model, `dummy:SHAPE` a real shape with no weights,
 /// else a folder in Hugging Face layout, else a model id on the hub.
-pub(super) enum Source<'a> {
+enum Source<'a> {
     Bundled,
-    Gpt2 { asked: &'a str, size: Gpt2Size },
-    Llama { asked: &'a str, size: Llama },
+    Dummy(ModelSpec),
     Folder { asked: &'a str, path: &'a Path },
     Hub { id: &'a str },
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn parse(source: Option<&'a str>) -> Result<Self, ModelError> {
+    fn parse(source: Option<&'a str>) -> Result<Self, ModelError> {
         let Some(asked) = source else {
             return Ok(Self::Bundled);
         };
         if let Some(shape) = asked.strip_prefix("dummy:") {
-            return Self::dummy(asked, shape);
+            return dummy::spec(asked, shape).map(Self::Dummy).ok_or_else(|| {
+                let remedy = format!("use one of {}", dummy::names());
+                ModelError::source(asked, "no dummy model has this shape", remedy)
+            });
         }
         let path = Path::new(asked);
         if path.is_dir() {
@@ -79,78 +66,79 @@ impl<'a> Source<'a> {
         }
         Ok(Self::Hub { id: asked })
     }
-
-    fn dummy(asked: &'a str, shape: &str) -> Result<Self, ModelError> {
-        if let Some(&(_, size)) = GPT2_SHAPES.iter().find(|(name, _)| *name == shape) {
-            return Ok(Self::Gpt2 { asked, size });
-        }
-        if let Some(&(_, size)) = llama::SHAPES.iter().find(|(name, _)| *name == shape) {
-            return Ok(Self::Llama { asked, size });
-        }
-        let names = llama::SHAPES.iter().map(|(name, _)| name);
-        let cause = "no dummy model has this shape";
-        let remedy = format!(
-            "use one of {}, or with `batchlab plan` also {}",
-            dummies(GPT2_SHAPES.iter().map(|(name, _)| name)),
-            dummies(names)
-        );
-        Err(ModelError::source(asked, cause, remedy))
-    }
 }
 
-fn dummies<'a>(names: impl Iterator<Item = &'a &'a str>) -> String {
-    let names: Vec<String> = names.map(|name| format!("dummy:{name}")).collect();
-    names.join(", ")
+impl ModelSpec {
+    /// The spec of what `--model` names. Reads config.json and nothing else.
+    ///
+    /// # Errors
+    /// No such model, a config.json that is missing or damaged, a family that is not known.
+    pub fn open(source: Option<&str>) -> Result<Self, ModelError> {
+        let folder = |name: &str, folder: &Path| {
+            let (path, json) = read(folder, "config.json")?;
+            Ok(Family::read(name, &Config::parse(&path, &json)?)?.1)
+        };
+        match Source::parse(source)? {
+            Source::Bundled => Ok(bundled::spec()?.1),
+            Source::Dummy(spec) => Ok(spec),
+            Source::Folder { asked, path } => folder(asked, path),
+            Source::Hub { id } => folder(id, &hub::fetch_config(&hub::api(id)?, id)?),
+        }
+    }
 }
 
 impl Model {
     /// Opens what `--model` names.
+    ///
+    /// # Errors
+    /// No such model, a file that is missing or damaged, and what the runners do not have.
     pub fn open(source: Option<&str>) -> Result<Self, ModelError> {
         match Source::parse(source)? {
             Source::Bundled => Self::bundled(),
-            Source::Gpt2 { asked, size } => Self::dummy(size.spec(asked)),
-            Source::Llama { asked, .. } => Err(ModelError::source(
-                asked,
-                "the Llama family cannot be run yet, only sized by `batchlab plan`",
-                format!(
-                    "use one of {}",
-                    dummies(GPT2_SHAPES.iter().map(|(name, _)| name))
-                ),
-            )),
+            Source::Dummy(spec) => Self::dummy(spec),
             Source::Folder { asked, path } => Self::folder(asked, path),
             Source::Hub { id } => Self::folder(id, &hub::fetch(&hub::api(id)?, id)?),
         }
     }
 
     fn bundled() -> Result<Self, ModelError> {
-        let (path, json) = bundled::config();
-        let spec = ModelSpec::from_config(bundled::NAME, &Config::parse(&path, json)?)?;
-        let path = path.with_file_name("model.safetensors");
-        let weights = Checkpoint::embedded(&path, bundled::WEIGHTS, &spec)?;
+        let (family, spec) = bundled::spec()?;
+        let weights = Path::new(bundled::NAME).join("model.safetensors");
+        let tokenizer = Path::new(bundled::NAME).join("tokenizer.json");
         Ok(Self {
-            tokenizer: bundled_tokenizer(&spec)?,
+            tokenizer: Tokenizer::from_json(&tokenizer, bundled::TOKENIZER, spec.vocab)?,
+            weights: Weights::Stored(Checkpoint::embedded(
+                &weights,
+                bundled::WEIGHTS,
+                family,
+                &spec,
+            )?),
             spec,
-            weights: Weights::Stored(weights),
             folder: None,
         })
     }
 
     fn dummy(spec: ModelSpec) -> Result<Self, ModelError> {
         Ok(Self {
-            tokenizer: bundled_tokenizer(&spec)?,
-            spec,
+            tokenizer: Tokenizer::stand_in(bundled::TOKENIZER, spec.vocab)?,
             weights: Weights::Seeded { seed: DUMMY_SEED },
+            spec,
             folder: None,
         })
     }
 
     fn folder(name: &str, folder: &Path) -> Result<Self, ModelError> {
         let (path, json) = read(folder, "config.json")?;
-        let spec = ModelSpec::from_config(name, &Config::parse(&path, &json)?)?;
+        let (family, mut spec) = Family::read(name, &Config::parse(&path, &json)?)?;
+        if let Some((path, json)) = read_if_there(folder, GENERATION_CONFIG)?
+            && let Some(ids) = Config::parse(&path, &json)?.eos_tokens(spec.vocab)?
+        {
+            spec.eos_tokens = ids;
+        }
         let (path, json) = read(folder, "tokenizer.json")?;
         Ok(Self {
             tokenizer: Tokenizer::from_json(&path, &json, spec.vocab)?,
-            weights: Weights::Stored(Checkpoint::open(folder, &spec)?),
+            weights: Weights::Stored(Checkpoint::open(folder, family, &spec)?),
             spec,
             folder: Some(folder.to_owned()),
         })
@@ -158,7 +146,7 @@ impl Model {
 }
 
 /// A file of a model's folder, with its path.
-pub(super) fn read(folder: &Path, file: &str) -> Result<(PathBuf, Vec<u8>), ModelError> {
+fn read(folder: &Path, file: &str) -> Result<(PathBuf, Vec<u8>), ModelError> {
     let path = folder.join(file);
     match std::fs::read(&path) {
         Ok(bytes) => Ok((path, bytes)),
@@ -179,10 +167,4 @@ pub(super) fn read_if_there(
         true => read(folder, file).map(Some),
         false => Ok(None),
     }
-}
-
-/// GPT-2's tokenizer, which every shape above uses.
-fn bundled_tokenizer(spec: &ModelSpec) -> Result<Tokenizer, ModelError> {
-    let path = Path::new(bundled::NAME).join("tokenizer.json");
-    Tokenizer::from_json(&path, bundled::TOKENIZER, spec.vocab)
 }

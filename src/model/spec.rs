@@ -1,9 +1,6 @@
-//! The shape of a model, read from config.json.
+//! A model's shape and arithmetic as data: one spec for every family.
 
-use serde_json::Value;
-
-use super::config::{Config, most};
-use super::{ModelError, Rope};
+use super::{Param, Rope};
 use crate::kv::KvLayout;
 
 /// The MLP's activation function.
@@ -104,6 +101,12 @@ impl ModelSpec {
         }
     }
 
+    /// Elements of all parameters; a tied head is counted once.
+    pub fn parameters(&self) -> u64 {
+        let params = Param::all(self);
+        params.map(|param| param.count(self) as u64).sum()
+    }
+
     /// How a runner lays out the KV slab, in pages of `page_size` positions.
     pub fn kv_layout(&self, page_size: usize, bytes_per_element: usize) -> KvLayout {
         KvLayout {
@@ -113,127 +116,5 @@ impl ModelSpec {
             page_size,
             bytes_per_element,
         }
-    }
-
-    /// GPT-2's shape with its usual vocabulary, 1024 positions and heads of 64.
-    pub(super) fn gpt2(name: &str, layers: usize, channels: usize) -> Self {
-        Self {
-            name: name.to_owned(),
-            layers,
-            channels,
-            heads: channels / 64,
-            kv_heads: channels / 64,
-            head_dim: 64,
-            mlp_width: 4 * channels,
-            vocab: 50257,
-            max_positions: 1024,
-            positions: Positions::Learned,
-            norm: NormKind::LayerNorm,
-            norm_eps: 1e-5,
-            activation: Activation::GeluTanh,
-            gated_mlp: false,
-            qkv_bias: true,
-            attn_out_bias: true,
-            mlp_bias: true,
-            tied_head: true,
-            eos_tokens: vec![50256],
-        }
-    }
-
-    /// Reads GPT-2's config.json.
-    pub(super) fn from_config(name: &str, config: &Config<'_>) -> Result<Self, ModelError> {
-        config.one_of("model_type", &["gpt2"])?;
-        // Settings that change the arithmetic and that this forward pass does not have.
-        for (key, only) in [
-            ("scale_attn_weights", true),
-            ("scale_attn_by_inverse_layer_idx", false),
-            ("add_cross_attention", false),
-            ("tie_word_embeddings", true),
-        ] {
-            if let Some(found) = config.given(key)
-                && found != &Value::Bool(only)
-            {
-                return Err(config.error(
-                    key,
-                    found.to_string(),
-                    format!("{only}, the only one supported"),
-                ));
-            }
-        }
-        config.unquantized()?;
-
-        let channels = config.size("n_embd", most::CHANNELS)?;
-        let heads = config.divisor("n_head", ("n_embd", channels))?;
-        let vocab = config.size("vocab_size", most::VOCAB)?;
-        Ok(Self {
-            name: name.to_owned(),
-            layers: config.size("n_layer", most::LAYERS)?,
-            channels,
-            heads,
-            kv_heads: heads,
-            head_dim: channels / heads,
-            mlp_width: match config.given("n_inner") {
-                Some(_) => config.size("n_inner", most::MLP_WIDTH)?,
-                None => 4 * channels,
-            },
-            vocab,
-            max_positions: config.size("n_positions", most::POSITIONS)?,
-            positions: Positions::Learned,
-            norm: NormKind::LayerNorm,
-            norm_eps: config.norm_eps()?,
-            activation: config.activation()?,
-            gated_mlp: false,
-            qkv_bias: true,
-            attn_out_bias: true,
-            mlp_bias: true,
-            tied_head: true,
-            eos_tokens: config.eos_tokens(vocab)?,
-        })
-    }
-}
-
-/// What only GPT-2's config.json has.
-impl Config<'_> {
-    fn norm_eps(&self) -> Result<f32, ModelError> {
-        let key = "layer_norm_epsilon";
-        let Some(value) = self.given(key) else {
-            return Ok(1e-5);
-        };
-        match value.as_f64() {
-            Some(eps) if eps > 0.0 && eps < 1.0 => Ok(eps as f32),
-            _ => Err(self.error(key, value.to_string(), "a number between 0 and 1")),
-        }
-    }
-
-    fn activation(&self) -> Result<Activation, ModelError> {
-        let key = "activation_function";
-        if self.given(key).is_none() {
-            return Ok(Activation::GeluTanh);
-        }
-        let known = ["gelu_new", "gelu_pytorch_tanh", "gelu", "relu"];
-        Ok(match self.one_of(key, &known)? {
-            "gelu" => Activation::GeluErf,
-            "relu" => Activation::Relu,
-            _ => Activation::GeluTanh,
-        })
-    }
-
-    /// One id, a list of ids, or none.
-    fn eos_tokens(&self, vocab: usize) -> Result<Vec<u32>, ModelError> {
-        let key = "eos_token_id";
-        let ids = match self.given(key) {
-            None => return Ok(Vec::new()),
-            Some(Value::Array(ids)) => ids.as_slice(),
-            Some(id) => std::slice::from_ref(id),
-        };
-        let below_vocab = |id: &Value| id.as_u64().filter(|&id| id < vocab as u64);
-        ids.iter()
-            .map(|id| {
-                let expected = || format!("token ids below \"vocab_size\", {vocab}");
-                below_vocab(id)
-                    .map(|id| id as u32)
-                    .ok_or_else(|| self.error(key, id.to_string(), expected()))
-            })
-            .collect()
     }
 }

@@ -9,6 +9,8 @@ use super::contained::contained;
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// Vocabulary of a model with random weights, for which this tokenizer only stands in.
+    stands_in_for: Option<u32>,
 }
 
 impl Tokenizer {
@@ -37,16 +39,34 @@ impl Tokenizer {
                     id + 1
                 )
             }
-            Some(_) => return Ok(Self { inner }),
+            Some(_) => {
+                return Ok(Self {
+                    inner,
+                    stands_in_for: None,
+                });
+            }
         };
         let remedy = "use the tokenizer.json that belongs to this model";
         Err(ModelError::file(path, cause, remedy))
     }
 
+    /// A tokenizer in place of that of a model of `vocab` tokens, whose text means nothing: ids are
+    /// taken modulo `vocab` for the model, and modulo the tokenizer's own number for text.
+    pub(super) fn stand_in(json: &[u8], vocab: usize) -> Result<Self, ModelError> {
+        Ok(Self {
+            inner: parse(json).map_err(ModelError::Tokenizer)?,
+            stands_in_for: Some(vocab as u32),
+        })
+    }
+
     /// Token ids of a text, special tokens included as the tokenizer adds them.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let encoding = called(|| self.inner.encode_fast(text, true))?;
-        Ok(encoding.get_ids().to_vec())
+        let ids = encoding.get_ids();
+        Ok(match self.stands_in_for {
+            None => ids.to_vec(),
+            Some(vocab) => ids.iter().map(|id| id % vocab).collect(),
+        })
     }
 
     /// Token ids of a text in which special tokens are written out, as in a rendered chat template;
@@ -58,7 +78,12 @@ impl Tokenizer {
 
     /// Text of token ids, special tokens left out.
     pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
-        called(|| self.inner.decode(ids, true))
+        if self.stands_in_for.is_none() {
+            return called(|| self.inner.decode(ids, true));
+        }
+        let known = self.inner.get_vocab_size(true) as u32;
+        let ids: Vec<u32> = ids.iter().map(|id| id % known).collect();
+        called(|| self.inner.decode(&ids, true))
     }
 
     /// Neither a special token nor an id beyond the vocabulary, which decode to nothing.

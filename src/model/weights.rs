@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
-use rayon::prelude::*;
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use serde_json::Value;
 
+use super::family::{Family, Tensors};
 use super::safetensors_file::SafetensorsFile;
-use super::{ModelError, ModelSpec, Param, ParamData};
+use super::stored::{Order, Part, StoredType};
+use super::{ModelError, ModelSpec, Param, Stored};
 
 pub(super) const SINGLE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
@@ -19,7 +19,16 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 #[derive(Debug)]
 pub(super) struct Checkpoint {
     files: Vec<SafetensorsFile>,
-    tensors: HashMap<Param, Located>,
+    params: HashMap<Param, Placed>,
+}
+
+/// The tensors of a parameter.
+#[derive(Debug)]
+struct Placed {
+    /// `[rows, columns]`, a vector as one row.
+    shape: [usize; 2],
+    order: Order,
+    tensors: Vec<Located>,
 }
 
 #[derive(Debug)]
@@ -31,10 +40,10 @@ struct Located {
 
 impl Checkpoint {
     /// Opens `model.safetensors`, or the files that `model.safetensors.index.json` lists.
-    pub fn open(folder: &Path, spec: &ModelSpec) -> Result<Self, ModelError> {
+    pub fn open(folder: &Path, family: Family, spec: &ModelSpec) -> Result<Self, ModelError> {
         let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
         if single.exists() {
-            return Self::from_files(vec![SafetensorsFile::open(&single)?], spec);
+            return Self::from_files(vec![SafetensorsFile::open(&single)?], family, spec);
         }
         if !index.exists() {
             let remedy = if folder.join("pytorch_model.bin").exists() {
@@ -48,137 +57,150 @@ impl Checkpoint {
                 remedy,
             ));
         }
+        let shard = |name: &String| {
+            let path = folder.join(name);
+            if !path.exists() {
+                let cause = format!("is missing, but {INDEX} lists it");
+                let remedy = "download all files of the model into one folder";
+                return Err(ModelError::file(path, cause, remedy));
+            }
+            SafetensorsFile::open(&path)
+        };
         let files = shards(&index)?
             .iter()
-            .map(|name| SafetensorsFile::open(&folder.join(name)))
+            .map(shard)
             .collect::<Result<_, _>>()?;
-        Self::from_files(files, spec)
+        Self::from_files(files, family, spec)
     }
 
     pub fn embedded(
         name: &Path,
         bytes: &'static [u8],
+        family: Family,
         spec: &ModelSpec,
     ) -> Result<Self, ModelError> {
-        Self::from_files(vec![SafetensorsFile::embedded(name, bytes)?], spec)
+        Self::from_files(vec![SafetensorsFile::embedded(name, bytes)?], family, spec)
     }
 
-    fn from_files(files: Vec<SafetensorsFile>, spec: &ModelSpec) -> Result<Self, ModelError> {
-        let mut listed = BTreeMap::new();
-        for (file, opened) in files.iter().enumerate() {
-            for (name, info) in opened.tensors() {
-                let role = name
-                    .strip_prefix("transformer.")
-                    .unwrap_or(&name)
-                    .to_owned();
-                let located = Located { file, name, info };
-                if let Some(first) = listed.insert(role, located) {
-                    let cause = format!(
-                        "is stored twice, also in {}",
-                        files[first.file].path.display()
-                    );
-                    return Err(tensor_error(
-                        opened,
-                        &first.name,
-                        cause,
-                        "keep one of the two",
-                    ));
-                }
-            }
-        }
-        let mut tensors = HashMap::new();
+    fn from_files(
+        files: Vec<SafetensorsFile>,
+        family: Family,
+        spec: &ModelSpec,
+    ) -> Result<Self, ModelError> {
+        let mut listed = list(&files, family)?;
+        let mut params = HashMap::new();
         for param in Param::all(spec) {
-            let name = param.name();
-            let located = listed.remove(&name).ok_or_else(|| {
-                tensor_error(
-                    &files[0],
-                    &name,
-                    "is missing",
-                    "use the weights that belong to config.json",
-                )
-            })?;
-            check(&files[located.file], &located, &param.shape(spec))?;
-            tensors.insert(param, located);
+            let Tensors { stored, order } = family.tensors(param, spec);
+            let mut take = |(name, shape): (String, Vec<usize>)| {
+                let located = listed.remove(&name).ok_or_else(|| {
+                    let remedy = "use the weights that belong to config.json";
+                    tensor_error(&files[0], &name, "is missing", remedy)
+                })?;
+                check(&files[located.file], &located, &shape)?;
+                Ok(located)
+            };
+            let placed = Placed {
+                shape: match param.shape(spec)[..] {
+                    [rows, columns] => [rows, columns],
+                    _ => [1, param.count(spec)],
+                },
+                order,
+                tensors: stored
+                    .into_iter()
+                    .map(&mut take)
+                    .collect::<Result<_, _>>()?,
+            };
+            params.insert(param, placed);
         }
-        let checkpoint = Self { files, tensors };
-        checkpoint.check_unused(&listed)?;
+        let checkpoint = Self { files, params };
+        checkpoint.check_unused(&listed, family)?;
         Ok(checkpoint)
     }
 
     /// Tensors without a role are harmless buffers and other heads, unless they say that the
     /// model's body is larger than config.json, or that its head is not the token embedding.
-    fn check_unused(&self, unused: &BTreeMap<String, Located>) -> Result<(), ModelError> {
+    fn check_unused(
+        &self,
+        unused: &BTreeMap<String, Located>,
+        family: Family,
+    ) -> Result<(), ModelError> {
+        let remedy = "use the config.json that belongs to these weights";
         for (role, located) in unused {
             let file = &self.files[located.file];
-            let is_mask = role.ends_with(".attn.bias") || role.ends_with(".attn.masked_bias");
-            if role.starts_with("h.") && !is_mask {
-                let remedy = "use the config.json that belongs to these weights";
-                return Err(tensor_error(
-                    file,
-                    &located.name,
-                    "has no place in the shape that config.json gives",
-                    remedy,
-                ));
+            if family.in_layer(role) {
+                let cause = "has no place in the shape that config.json gives";
+                return Err(tensor_error(file, &located.name, cause, remedy));
             }
-            if role == "lm_head.weight"
-                && file.data(&located.info) != self.bytes(Param::TokenEmbedding)?
-            {
-                let cause = "differs from the token embedding, and an untied head is not supported";
-                return Err(tensor_error(
-                    file,
-                    &located.name,
-                    cause,
-                    "use a model whose head is tied",
-                ));
+            if role == "lm_head.weight" {
+                let embedding = &self.stored(Param::TokenEmbedding)?.parts[0];
+                if file.data(&located.info) != embedding.bytes {
+                    let cause =
+                        "differs from the token embedding, but config.json says they are tied";
+                    return Err(tensor_error(file, &located.name, cause, remedy));
+                }
             }
         }
         Ok(())
     }
 
     /// The values of one parameter, all finite.
-    pub fn param(&self, param: Param) -> Result<ParamData<'_>, ModelError> {
-        let located = self.located(param)?;
-        let bytes = self.bytes(param)?;
-        let (data, bad) = match located.info.dtype {
-            Dtype::F32 => (
-                ParamData::F32(bytes),
-                not_finite(bytes, |b| f32::from_le_bytes(b).is_finite()),
-            ),
-            Dtype::F16 => (
-                ParamData::F16(bytes),
-                not_finite(bytes, |b| f16::from_le_bytes(b).is_finite()),
-            ),
-            _ => (
-                ParamData::BF16(bytes),
-                not_finite(bytes, |b| bf16::from_le_bytes(b).is_finite()),
-            ),
-        };
-        match bad {
-            None => Ok(data),
-            Some(index) => Err(tensor_error(
-                &self.files[located.file],
-                &located.name,
-                format!("has a NaN or an infinity at element {index}"),
-                "the training or the conversion failed; use weights that are finite",
-            )),
-        }
+    pub fn param(&self, param: Param) -> Result<Stored<'_>, ModelError> {
+        let stored = self.stored(param)?;
+        stored.parts.iter().try_for_each(Part::check_finite)?;
+        Ok(stored)
     }
 
-    fn bytes(&self, param: Param) -> Result<&[u8], ModelError> {
-        let located = self.located(param)?;
-        Ok(self.files[located.file].data(&located.info))
-    }
-
-    fn located(&self, param: Param) -> Result<&Located, ModelError> {
-        self.tensors.get(&param).ok_or_else(|| {
+    fn stored(&self, param: Param) -> Result<Stored<'_>, ModelError> {
+        let placed = self.params.get(&param).ok_or_else(|| {
+            let cause = "is not part of this model";
             tensor_error(
                 &self.files[0],
-                &param.name(),
-                "is not part of this model",
+                &format!("{param:?}"),
+                cause,
                 "ask for its own layers",
             )
+        })?;
+        let parts = placed.tensors.iter().map(|located| {
+            let file = &self.files[located.file];
+            Ok(Part {
+                path: &file.path,
+                name: &located.name,
+                element: element(file, located)?,
+                bytes: file.data(&located.info),
+            })
+        });
+        let [rows, columns] = placed.shape;
+        Ok(Stored {
+            rows,
+            columns,
+            order: placed.order,
+            parts: parts.collect::<Result<_, _>>()?,
         })
     }
+}
+
+/// The tensors of all files by their name without the family's prefix.
+fn list(
+    files: &[SafetensorsFile],
+    family: Family,
+) -> Result<BTreeMap<String, Located>, ModelError> {
+    let mut listed = BTreeMap::new();
+    for (file, opened) in files.iter().enumerate() {
+        for (name, info) in opened.tensors() {
+            let role = name
+                .strip_prefix(family.prefix())
+                .unwrap_or(&name)
+                .to_owned();
+            let located = Located { file, name, info };
+            if let Some(first) = listed.insert(role, located) {
+                let twice = files[first.file].path.display();
+                let cause = format!("is stored twice, also in {twice}");
+                let remedy = "keep one of the two";
+                return Err(tensor_error(opened, &first.name, cause, remedy));
+            }
+        }
+    }
+    Ok(listed)
 }
 
 /// The files of a sharded checkpoint, as its index lists them.
@@ -208,45 +230,27 @@ pub(super) fn shards(index: &Path) -> Result<BTreeSet<String>, ModelError> {
 }
 
 fn check(file: &SafetensorsFile, located: &Located, shape: &[usize]) -> Result<(), ModelError> {
-    let (name, info) = (&located.name, &located.info);
-    if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-        let cause = format!("is stored as {:?}", info.dtype);
-        return Err(tensor_error(
-            file,
-            name,
-            cause,
-            "convert it to F32, F16 or BF16",
-        ));
-    }
-    if info.shape != shape {
-        let cause = format!(
-            "has the shape {:?}, but config.json makes it {shape:?}",
-            info.shape
-        );
-        return Err(tensor_error(
-            file,
-            name,
-            cause,
-            "use the config.json that belongs to these weights",
-        ));
+    element(file, located)?;
+    let found = &located.info.shape;
+    if found != shape {
+        let cause = format!("has the shape {found:?}, but config.json makes it {shape:?}");
+        let remedy = "use the config.json that belongs to these weights";
+        return Err(tensor_error(file, &located.name, cause, remedy));
     }
     Ok(())
 }
 
-/// Index of the first element that is not finite.
-fn not_finite<const N: usize>(
-    bytes: &[u8],
-    finite: impl Fn([u8; N]) -> bool + Sync,
-) -> Option<usize> {
-    // Large enough for a thread to be worth waking, small enough to share a matrix evenly.
-    const BLOCK: usize = 1 << 16;
-    let (elements, _) = bytes.as_chunks::<N>();
-    let block = elements
-        .par_chunks(BLOCK)
-        // Without an early exit the compiler vectorises the scan.
-        .position_first(|block| !block.iter().fold(true, |all, &b| all & finite(b)))?;
-    let inside = elements[block * BLOCK..].iter().position(|&b| !finite(b))?;
-    Some(block * BLOCK + inside)
+fn element(file: &SafetensorsFile, located: &Located) -> Result<StoredType, ModelError> {
+    match located.info.dtype {
+        Dtype::F32 => Ok(StoredType::F32),
+        Dtype::F16 => Ok(StoredType::F16),
+        Dtype::BF16 => Ok(StoredType::BF16),
+        other => {
+            let cause = format!("is stored as {other:?}");
+            let remedy = "convert it to F32, F16 or BF16";
+            Err(tensor_error(file, &located.name, cause, remedy))
+        }
+    }
 }
 
 fn tensor_error(

@@ -30,14 +30,14 @@ pub fn sizes(rows: &[Row]) -> String {
             size(row.kv_bytes),
             size(row.kv_paged_bytes),
             size(row.weights_bytes),
-            row.scratch_bytes.map_or("–".into(), size),
+            size(row.scratch_bytes),
             size(row.total_bytes),
             shares(row),
         ];
         if with_memory {
             let fits = row.fits.map(|fits| if fits { "yes" } else { "no" });
             let context = row.largest_context.map(|c| match c.limited_by {
-                LimitedBy::Model => format!("{} (model's)", c.value),
+                LimitedBy::Model => format!("all {}", c.value),
                 _ => c.value.to_string(),
             });
             cells.push(short(row.percent_of_memory));
@@ -52,8 +52,8 @@ pub fn sizes(rows: &[Row]) -> String {
 /// The parts of the sum, in whole percent.
 fn shares(row: &Row) -> String {
     let share = |bytes: u64| format!("{:.0}", 100.0 * bytes as f64 / row.total_bytes as f64);
-    let scratch = row.scratch_bytes.map_or("–".into(), share);
-    let (kv, weights) = (share(row.kv_paged_bytes), share(row.weights_bytes));
+    let [kv, weights, scratch] =
+        [row.kv_paged_bytes, row.weights_bytes, row.scratch_bytes].map(share);
     format!("{kv}/{weights}/{scratch}")
 }
 
@@ -101,7 +101,7 @@ mod tests {
             kv_bytes: u64::MAX,
             kv_paged_bytes: 1023 << 50,
             weights_bytes: 1023 << 50,
-            scratch_bytes: Some(1023 << 50),
+            scratch_bytes: 1023 << 50,
             total_bytes: 1023 << 50,
             percent_of_memory: Some(123_456_789.0),
             fits: Some(false),

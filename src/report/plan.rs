@@ -34,24 +34,24 @@ impl Plan<'_> {
 
     /// For the terminal.
     pub fn text(&self) -> Result<String, Error> {
-        let Sizing { shape, dtype, .. } = self.sizing;
+        let Sizing { spec, dtype, .. } = self.sizing;
         let layout = self.sizing.layout();
         let (sequence, paged) = self.sequence_bytes()?;
         let mut lines = vec![
             format!(
                 "{}: {} parameters, {} layers, {} KV heads of {}, context {} tokens",
-                shape.name,
-                whole(shape.parameters),
-                shape.layers,
-                shape.kv_heads,
-                shape.head_dim,
-                whole(shape.max_positions as u64),
+                spec.name,
+                whole(spec.parameters()),
+                spec.layers,
+                spec.kv_heads,
+                spec.head_dim,
+                whole(spec.max_positions as u64),
             ),
             format!(
                 "KV cache in {dtype}: 2 × {} layers × {} heads × {} × {} B = {} B a token",
-                shape.layers,
-                shape.kv_heads,
-                shape.head_dim,
+                spec.layers,
+                spec.kv_heads,
+                spec.head_dim,
                 dtype.bytes(),
                 whole(layout.bytes_per_token() as u64),
             ),
@@ -72,12 +72,6 @@ impl Plan<'_> {
                 "together: with {} left to the driver",
                 size(reserve)
             ));
-        }
-        if shape.spec.is_none() {
-            lines.push(
-                "scratch: not known before this family runs, so not in the sum; what fits is an upper bound"
-                    .into(),
-            );
         }
         if self.memory.is_some() {
             lines.push(self.largest_batch_line());
@@ -121,7 +115,7 @@ impl Plan<'_> {
     }
 
     pub fn json(&self, verified: &[Verified]) -> Result<Value, Error> {
-        let Sizing { shape, dtype, .. } = self.sizing;
+        let Sizing { spec, dtype, .. } = self.sizing;
         let layout = self.sizing.layout();
         let (sequence, paged) = self.sequence_bytes()?;
         let verified: Vec<_> = verified
@@ -130,12 +124,12 @@ impl Plan<'_> {
             .collect();
         Ok(json!({
             "batchlab_version": env!("CARGO_PKG_VERSION"),
-            "model": shape.name,
-            "parameters": shape.parameters,
-            "layers": shape.layers,
-            "kv_heads": shape.kv_heads,
-            "head_dim": shape.head_dim,
-            "max_positions": shape.max_positions,
+            "model": spec.name,
+            "parameters": spec.parameters(),
+            "layers": spec.layers,
+            "kv_heads": spec.kv_heads,
+            "head_dim": spec.head_dim,
+            "max_positions": spec.max_positions,
             "dtype": dtype.to_string(),
             "kv_block_size": layout.page_size,
             "seq_len": self.seq_len,

@@ -49,11 +49,11 @@ fn config_values_that_no_model_has() {
         ("vocab_size", json!(1u64 << 40), "a whole number from 1 to"),
         ("n_positions", json!(0), "a whole number from 1 to"),
         ("n_inner", json!(u64::MAX), "a whole number from 1 to"),
-        ("layer_norm_epsilon", json!(0), "a number between 0 and 1"),
+        ("layer_norm_epsilon", json!(0), "a number from 1e-20 to 1"),
         (
             "layer_norm_epsilon",
             json!("1e-5"),
-            "a number between 0 and 1",
+            "a number from 1e-20 to 1",
         ),
         (
             "eos_token_id",
@@ -68,7 +68,7 @@ fn config_values_that_no_model_has() {
         ("scale_attn_by_inverse_layer_idx", json!(true), "false"),
         ("scale_attn_weights", json!(false), "true"),
         ("add_cross_attention", json!(true), "false"),
-        ("tie_word_embeddings", json!(false), "true"),
+        ("tie_word_embeddings", json!("no"), "true or false"),
         ("quantization_config", json!({"bits": 4}), "unquantized"),
     ] {
         let broken = Broken::copy_of("gpt2-f32");

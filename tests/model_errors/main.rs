@@ -3,6 +3,7 @@
 mod broken;
 mod chat;
 mod config;
+mod llama;
 mod opening;
 mod weights;
 
@@ -15,12 +16,13 @@ proptest! {
     /// Whatever happens to the bytes, opening ends in a model or in an error of one line.
     #[test]
     fn random_damage_never_panics(
+        model in prop::sample::select(vec!["gpt2-bare-names", "llama-linear"]),
         file in prop::sample::select(vec![WEIGHTS, "config.json", "tokenizer.json"]),
         cut in prop::option::of(0.0..1.0f64),
         // Most damage goes where the structure is.
         flips in prop::collection::vec((0usize..6000, any::<u8>()), 0..6),
     ) {
-        let broken = Broken::copy_of("gpt2-bare-names");
+        let broken = Broken::copy_of(model);
         broken.edit_bytes(file, |bytes| {
             let length = bytes.len();
             for (at, value) in flips {

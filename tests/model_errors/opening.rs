@@ -3,29 +3,67 @@
 use std::fs;
 
 use batchlab::model::{Model, Param, ParamData};
+use serde_json::json;
 
 use crate::broken::{Broken, WEIGHTS, assert_says, fixture, open, open_named};
 
 #[test]
 fn every_fixture_opens_and_its_parameters_have_their_length() {
-    for (name, dtype) in [
-        ("gpt2-f32", 4),
-        ("gpt2-f16", 2),
-        ("gpt2-bf16", 2),
-        ("gpt2-sharded", 2),
-        ("gpt2-bare-names", 4),
+    for name in [
+        "gpt2-f32",
+        "gpt2-f16",
+        "gpt2-bf16",
+        "gpt2-sharded",
+        "gpt2-bare-names",
+        "llama-sharded",
+        "llama-linear",
+        "llama-biases",
+        "qwen2-f32",
+        "mistral-f16",
     ] {
         let model = open(&fixture(name)).unwrap();
         for param in Param::all(&model.spec) {
-            let count = param.count(&model.spec);
-            let data = model.param(param).unwrap();
-            let (ParamData::F32(bytes) | ParamData::F16(bytes) | ParamData::BF16(bytes)) = data
-            else {
+            let ParamData::Stored(stored) = model.param(param).unwrap() else {
                 panic!("{name} is stored");
             };
-            assert_eq!(bytes.len(), count * dtype, "{name} {param:?}");
-            assert_eq!(data.to_f32(count).len(), count);
+            let count = param.count(&model.spec);
+            assert_eq!(stored.rows * stored.columns, count, "{name} {param:?}");
         }
+    }
+}
+
+#[test]
+fn generation_config_says_what_ends_a_sequence() {
+    let model = open(&fixture("llama-sharded")).unwrap();
+    assert_eq!(model.spec.eos_tokens, [306, 3, 42]);
+    let broken = Broken::copy_of("llama-sharded");
+    for (ids, wanted) in [
+        (json!({}), vec![306]),
+        (json!({"eos_token_id": 7}), vec![7]),
+    ] {
+        fs::write(broken.path("generation_config.json"), ids.to_string()).unwrap();
+        assert_eq!(open(broken.folder.path()).unwrap().spec.eos_tokens, wanted);
+    }
+    broken.edit_json("generation_config.json", |c| {
+        c["eos_token_id"] = json!([1, 307])
+    });
+    assert_says(
+        &broken.error(),
+        &["generation_config.json", "eos_token_id", "307"],
+    );
+}
+
+#[test]
+fn a_dummy_takes_only_tokens_of_its_own_vocabulary() {
+    // Fewer tokens than the tokenizer that stands in, and more.
+    for name in ["dummy:smollm2-135m", "dummy:qwen2.5-0.5b"] {
+        let model = Model::open(Some(name)).unwrap();
+        let text = "Shall I compare thee? 🙂 ".repeat(20) + "<|endoftext|>";
+        let ids = model.tokenizer.encode(&text).unwrap();
+        assert!(ids.len() > 100);
+        assert!(ids.iter().all(|&id| (id as usize) < model.spec.vocab));
+        let last = model.spec.vocab as u32 - 1;
+        assert!(!model.tokenizer.decode(&[last]).unwrap().is_empty());
     }
 }
 
@@ -34,7 +72,8 @@ fn the_bundled_model_opens() {
     let model = Model::open(None).unwrap();
     assert_eq!((model.spec.vocab, model.spec.head_dim), (50257, 64));
     for param in Param::all(&model.spec) {
-        let values = model.param(param).unwrap().to_f32(param.count(&model.spec));
+        let data = model.param(param).unwrap();
+        let values = data.to_f32(param.count(&model.spec)).unwrap();
         assert_eq!(values.len(), param.count(&model.spec));
     }
 }
@@ -44,7 +83,10 @@ fn dummy_weights_have_gpt2s_shape_and_spread() {
     let model = Model::open(Some("dummy:distilgpt2")).unwrap();
     let total: usize = Param::all(&model.spec).map(|p| p.count(&model.spec)).sum();
     assert_eq!(total, 81_912_576, "distilgpt2's own number of parameters");
-    let values = |param: Param| model.param(param).unwrap().to_f32(param.count(&model.spec));
+    let values = |param: Param| {
+        let data = model.param(param).unwrap();
+        data.to_f32(param.count(&model.spec)).unwrap()
+    };
     assert!(values(Param::AttnNormWeight(3)).iter().all(|&v| v == 1.0));
     assert!(values(Param::QkvBias(0)).iter().all(|&v| v == 0.0));
     let (a, b) = (

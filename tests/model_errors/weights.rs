@@ -149,8 +149,8 @@ fn sharded_weights_with_a_damaged_index() {
         &broken.error(),
         &[
             "model-00002-of-00003",
-            "cannot be read",
-            "folder that holds",
+            "is missing, but model.safetensors.index.json lists it",
+            "download all files",
         ],
     );
     for (edit, part) in [

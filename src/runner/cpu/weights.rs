@@ -47,8 +47,8 @@ impl Weights {
     pub fn load(model: &Model, max_kv_len: usize) -> Result<Self, ModelError> {
         let spec = &model.spec;
         let c = spec.channels;
-        let values = |param: Param| -> Result<_, ModelError> {
-            Ok(model.param(param)?.to_f32(param.count(spec)))
+        let values = |param: Param| -> Result<Vec<f32>, ModelError> {
+            model.param(param)?.to_f32(param.count(spec))
         };
         let optional = |param: Param| param.is_of(spec).then(|| values(param)).transpose();
         let norm = |weight, bias| -> Result<_, ModelError> {

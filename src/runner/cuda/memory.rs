@@ -156,7 +156,6 @@ fn account(footprint: &Footprint, share: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ModelShape;
 
     const GIB: u64 = 1 << 30;
 
@@ -234,10 +233,7 @@ mod tests {
 
     #[test]
     fn the_footprint_of_distilgpt2_by_hand() {
-        let spec = ModelShape::open(Some("dummy:distilgpt2"))
-            .unwrap()
-            .spec
-            .unwrap();
+        let spec = ModelSpec::open(Some("dummy:distilgpt2")).unwrap();
         let options = |max_rows, dtype| RunnerOptions {
             dtype: Some(dtype),
             page_size: 32,
