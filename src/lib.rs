@@ -30,6 +30,7 @@ pub mod scheduler;
 pub mod sizing;
 pub mod sweep;
 pub mod telemetry;
+pub mod text;
 pub mod workload;
 
 pub use error::Error;

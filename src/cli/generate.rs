@@ -1,6 +1,6 @@
 //! `batchlab generate`: prompts in, text out, streamed as it is generated.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -10,32 +10,43 @@ use batchlab::batching::Static;
 use batchlab::clock::{Clock, WallClock};
 use batchlab::engine::{Engine, EngineConfig, Records};
 use batchlab::metrics::Summary;
-use batchlab::model::{Model, TextStream};
-use batchlab::request::Finished;
+use batchlab::model::{Message, Model};
+use batchlab::request::{FinishReason, Finished, RequestId};
 use batchlab::runner::{Limits, Runner};
 use batchlab::sampling::Sampling;
 use batchlab::scheduler::Padding;
+use batchlab::text::{OutputText, StopStrings};
 use batchlab::workload::{Arrivals, Ask, Load, RequestOptions, drive};
 
 use super::at_least_one;
 use super::engine_args::EngineArgs;
 use super::profile::{self, ProfileArgs};
 use super::prompt_args::read_prompt_file;
+use super::sampling_args::SamplingArgs;
 
 /// Generate text and stream it.
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("text").args(["prompt", "prompt_file"]).required(true).multiple(true))]
 pub struct GenerateArgs {
-    /// The text to continue; given several times, all prompts run as one batch
+    /// The text to continue, or with --chat to answer; given several times, all prompts run as one batch
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
     /// A UTF-8 file whose whole text is one prompt more
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
+    /// Make each prompt a user message of its own conversation, written by the model's chat template
+    #[arg(long)]
+    chat: bool,
+    /// The system message before each prompt
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
     /// Output tokens at most, for each prompt
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = at_least_one)]
     max_new_tokens: usize,
-    /// Go on after the model's end-of-text token
+    /// End an output before this text, which is not shown; may be given several times
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    stop: Vec<String>,
+    /// Go on after the model's end-of-sequence tokens
     #[arg(long)]
     ignore_eos: bool,
     #[command(flatten)]
@@ -46,64 +57,25 @@ pub struct GenerateArgs {
     engine: EngineArgs,
 }
 
-#[derive(Debug, clap::Args)]
-struct SamplingArgs {
-    /// 0 takes the most probable token; above, logits are divided by it
-    #[arg(long, default_value_t = 0.0, value_name = "T", value_parser = temperature)]
-    temperature: f32,
-    /// Draw from the K most probable tokens only; 0 = all
-    #[arg(long, default_value_t = 0, value_name = "K")]
-    top_k: u32,
-    /// Draw from the smallest set of tokens that has this probability
-    #[arg(long, default_value_t = 1.0, value_name = "P", value_parser = top_p)]
-    top_p: f32,
-    /// Seed of the draws
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    seed: u64,
-}
-
-impl From<&SamplingArgs> for Sampling {
-    fn from(args: &SamplingArgs) -> Self {
-        Self {
-            temperature: args.temperature,
-            top_k: args.top_k,
-            top_p: args.top_p,
-            repetition_penalty: 1.0,
-            seed: args.seed,
-        }
-    }
-}
-
-fn temperature(text: &str) -> Result<f32, String> {
-    match text.parse::<f32>() {
-        Ok(t) if t.is_finite() && t >= 0.0 => Ok(t),
-        _ => Err("give a number of at least 0".into()),
-    }
-}
-
-fn top_p(text: &str) -> Result<f32, String> {
-    match text.parse::<f32>() {
-        Ok(p) if p > 0.0 && p <= 1.0 => Ok(p),
-        _ => Err("give a number above 0 and up to 1".into()),
-    }
-}
-
 pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let model = args.engine.model()?;
     let prompts = args.prompts(&model)?;
+    let stops =
+        StopStrings::new(args.stop.clone()).map_err(|e| Error::Usage(format!("--stop: {e}")))?;
     let limits = limits(&model, &prompts, args.max_new_tokens)?;
     let mut runner = args.engine.runner(&model, limits)?;
     let job = Job {
         args,
         model: &model,
         prompts: &prompts,
+        stops: &stops,
         clock: &WallClock::start(),
     };
     let generated = match (args.profile.json, prompts.len()) {
-        (true, _) => job.generate(runner.as_mut(), |_| Ok(()))?,
+        (true, _) => job.silent(runner.as_mut())?,
         (false, 1) => job.stream(runner.as_mut())?,
         (false, _) => {
-            let generated = job.generate(runner.as_mut(), |_| Ok(()))?;
+            let generated = job.silent(runner.as_mut())?;
             super::print(&job.all(&generated)?)?;
             generated
         }
@@ -113,7 +85,7 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     }
     let Generated { finished, records } = generated;
     let summary = Summary::of(&finished, &records.batches, &records.steps, &[]);
-    eprintln!("{}", timing(&summary));
+    eprintln!("{}; {}", timing(&summary), finish_reasons(&finished));
     Ok(())
 }
 
@@ -122,6 +94,7 @@ pub struct Job<'a> {
     args: &'a GenerateArgs,
     pub model: &'a Model,
     prompts: &'a [Vec<u32>],
+    stops: &'a StopStrings,
     clock: &'a WallClock,
 }
 
@@ -133,11 +106,32 @@ pub struct Generated {
 }
 
 impl Job<'_> {
-    /// Runs it; `delivered` hears of every step's tokens.
-    pub fn generate(
+    /// Runs it and shows nothing.
+    pub fn silent(&self, runner: &mut dyn Runner) -> anyhow::Result<Generated> {
+        if self.stops.is_empty() {
+            return self.generate(runner, |_| Ok(Vec::new()));
+        }
+        let mut texts = self.output_texts();
+        self.generate(runner, |tokens| write(&mut texts, tokens, &mut io::sink()))
+    }
+
+    /// Runs it and prints its text as it comes.
+    fn stream(&self, runner: &mut dyn Runner) -> anyhow::Result<Generated> {
+        let mut texts = self.output_texts();
+        let generated = self.generate(runner, |tokens| {
+            write(&mut texts, tokens, &mut io::stdout().lock())
+        })?;
+        for text in texts {
+            super::print(&text.finish().map_err(Error::from)?)?;
+        }
+        Ok(generated)
+    }
+
+    /// Runs it. `listen` hears of every step's tokens and names the requests that a stop string ends.
+    fn generate(
         &self,
         runner: &mut dyn Runner,
-        mut delivered: impl FnMut(&[(u64, u32)]) -> anyhow::Result<()>,
+        mut listen: impl FnMut(&[(RequestId, u32)]) -> anyhow::Result<Vec<RequestId>>,
     ) -> anyhow::Result<Generated> {
         let config = EngineConfig {
             policy: Box::new(Static {
@@ -151,10 +145,12 @@ impl Job<'_> {
         let mut arrivals = self.arrivals()?;
         let mut heard = Ok(());
         let ended = drive(&mut engine, &mut arrivals, |progress| {
-            heard = delivered(&progress.tokens);
-            match heard {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
+            match listen(&progress.tokens) {
+                Ok(stopped) => ControlFlow::Continue(stopped),
+                Err(error) => {
+                    heard = Err(error);
+                    ControlFlow::Break(())
+                }
             }
         });
         heard?;
@@ -166,19 +162,20 @@ impl Job<'_> {
         })
     }
 
-    /// Runs it and prints its one text as it comes.
-    fn stream(&self, runner: &mut dyn Runner) -> anyhow::Result<Generated> {
-        let mut stream = self.model.tokenizer.stream();
-        let generated = self.generate(runner, |tokens| print(&mut stream, tokens))?;
-        super::print(&stream.finish().map_err(Error::from)?)?;
-        Ok(generated)
+    /// One for each prompt.
+    fn output_texts(&self) -> Vec<OutputText<'_>> {
+        let new = |_| OutputText::new(&self.model.tokenizer, self.stops);
+        self.prompts.iter().map(new).collect()
     }
 
     /// The text of every prompt's output.
     pub fn texts(&self, generated: &Generated) -> Result<Vec<String>, Error> {
         let finished = generated.finished.iter();
         finished
-            .map(|r| Ok(self.model.tokenizer.decode(&r.output)?))
+            .map(|r| {
+                let text = self.model.tokenizer.decode(&r.output)?;
+                Ok(self.stops.cut(&text).to_owned())
+            })
             .collect()
     }
 
@@ -210,17 +207,30 @@ impl Job<'_> {
 }
 
 impl GenerateArgs {
+    /// Token ids of every prompt.
     fn prompts(&self, model: &Model) -> Result<Vec<Vec<u32>>, Error> {
+        let template = self.chat.then(|| model.chat_template()).transpose()?;
+        let encode = |text: String| match &template {
+            None => model.tokenizer.encode(&text),
+            Some(template) => model
+                .tokenizer
+                .encode_rendered(&template.render(&self.conversation(&text))?),
+        };
         let from_file = self.prompt_file.as_deref().map(read_prompt_file);
         let texts = self.prompt.iter().cloned().map(Ok).chain(from_file);
         texts
-            .map(|text| match model.tokenizer.encode(&text?)? {
+            .map(|text| match encode(text?)? {
                 ids if ids.is_empty() => Err(Error::Usage(
                     "the prompt is empty; give at least one character".into(),
                 )),
                 ids => Ok(ids),
             })
             .collect()
+    }
+
+    fn conversation(&self, prompt: &str) -> Vec<Message> {
+        let system = self.system.as_deref().map(Message::system);
+        system.into_iter().chain([Message::user(prompt)]).collect()
     }
 }
 
@@ -243,12 +253,22 @@ fn limits(model: &Model, prompts: &[Vec<u32>], max_new_tokens: usize) -> Result<
     })
 }
 
-fn print(stream: &mut TextStream<'_>, tokens: &[(u64, u32)]) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    for &(_, token) in tokens {
-        write!(out, "{}", stream.push(token).map_err(Error::from)?).context("stdout")?;
+/// Writes what a step's tokens add to the texts; returns the requests whose text a stop string ends.
+fn write(
+    texts: &mut [OutputText<'_>],
+    tokens: &[(RequestId, u32)],
+    out: &mut impl Write,
+) -> anyhow::Result<Vec<RequestId>> {
+    let mut stopped = Vec::new();
+    for &(id, token) in tokens {
+        let text = &mut texts[id as usize];
+        write!(out, "{}", text.push(token).map_err(Error::from)?).context("stdout")?;
+        if text.is_stopped() {
+            stopped.push(id);
+        }
     }
-    out.flush().context("stdout")
+    out.flush().context("stdout")?;
+    Ok(stopped)
 }
 
 fn timing(s: &Summary) -> String {
@@ -263,4 +283,12 @@ fn timing(s: &Summary) -> String {
         mean(&s.prefill_ms),
         mean(&s.decode_step_ms),
     )
+}
+
+/// A stop is an end-of-sequence token or a stop string, a length --max-new-tokens.
+fn finish_reasons(finished: &[Finished]) -> String {
+    let stopped = finished.iter().filter(|r| r.reason == FinishReason::Stop);
+    let stopped = stopped.count();
+    let length = finished.len() - stopped;
+    format!("finish reasons: {stopped} stop, {length} length")
 }

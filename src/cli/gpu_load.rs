@@ -59,7 +59,7 @@ pub fn decode_until(
         let driven = drive(&mut engine, &mut arrivals, |progress| {
             tokens += progress.tokens.len();
             match clock.now() < end {
-                true => ControlFlow::Continue(()),
+                true => ControlFlow::Continue(Vec::new()),
                 false => ControlFlow::Break(()),
             }
         });

@@ -10,6 +10,7 @@ mod plan;
 mod profile;
 mod prompt_args;
 mod report;
+mod sampling_args;
 mod sweep;
 mod sweep_args;
 

@@ -35,7 +35,7 @@ pub fn run(
     let network = NetworkSize::of(&job.model.spec, &runner.kv_layout());
     let mut runs = Vec::new();
     for _ in 0..args.num_runs {
-        let run = job.generate(runner, |_| Ok(()))?;
+        let run = job.silent(runner)?;
         runs.push(Profile::of(
             &run.finished,
             &run.records.steps,

@@ -1,4 +1,4 @@
-//! Hugging Face's config.json: typed look-ups whose errors name the file, the key and what is expected.
+//! Hugging Face's JSON files, config.json before all: typed look-ups whose errors name the file, the key and what is expected.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -18,7 +18,7 @@ pub(super) mod most {
     pub const POSITIONS: usize = 1 << 24;
 }
 
-/// A parsed config.json, with the path that its errors name.
+/// Such a file, parsed, with the path that its errors name.
 pub(super) struct Config<'a> {
     path: &'a Path,
     /// The key of this object in the one around it, with a dot; empty for the whole file.
@@ -28,20 +28,24 @@ pub(super) struct Config<'a> {
 
 impl<'a> Config<'a> {
     pub(super) fn parse(path: &'a Path, json: &[u8]) -> Result<Self, ModelError> {
-        let remedy = "copy the model's original config.json again";
-        match serde_json::from_slice(json) {
-            Ok(Value::Object(keys)) => Ok(Self {
-                path,
-                section: String::new(),
-                keys,
-            }),
-            Ok(_) => Err(ModelError::file(path, "is JSON but not an object", remedy)),
-            Err(e) => Err(ModelError::file(
-                path,
-                format!("is not valid JSON ({e})"),
-                remedy,
-            )),
-        }
+        let cause = match serde_json::from_slice(json) {
+            Ok(Value::Object(keys)) => {
+                let section = String::new();
+                return Ok(Self {
+                    path,
+                    section,
+                    keys,
+                });
+            }
+            Ok(_) => "is JSON but not an object".to_owned(),
+            Err(e) => format!("is not valid JSON ({e})"),
+        };
+        let remedy = "copy the model's original file again";
+        Err(ModelError::file(path, cause, remedy))
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.keys.iter()
     }
 
     /// Whether a key is there, be it null.

@@ -34,6 +34,15 @@ pub enum ModelError {
         cause: String,
         remedy: String,
     },
+    /// The model was not trained on conversations, or its files do not say how they are written.
+    #[error(
+        "model {model:?} has no chat template; leave out --chat to have the prompt continued as it \
+         stands, or use an instruct model"
+    )]
+    NoChatTemplate { model: String },
+    /// The chat template refused the messages.
+    #[error("{path}: the chat template failed ({cause}); change the messages, or leave out --chat")]
+    ChatTemplate { path: PathBuf, cause: String },
     /// The tokenizer refused its input.
     #[error("the tokenizer failed: {0}; use the tokenizer.json that belongs to this model")]
     Tokenizer(String),

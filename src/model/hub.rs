@@ -1,12 +1,21 @@
 //! Models of the Hugging Face hub, through its usual cache.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 
 use super::ModelError;
 use super::source::GENERATION_CONFIG;
 use super::weights::{INDEX, SINGLE, shards};
+
+/// Files that not every model has.
+const OPTIONAL: [&str; 5] = [
+    GENERATION_CONFIG,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+];
 
 /// `NAME` or `OWNER/NAME`, as the hub allows them.
 pub(super) fn is_model_id(text: &str) -> bool {
@@ -37,34 +46,28 @@ pub(super) fn fetch_config(api: &ApiRepo, id: &str) -> Result<PathBuf, ModelErro
 /// Fetches what is not in the cache yet and returns the folder that holds the files.
 pub(super) fn fetch(api: &ApiRepo, id: &str) -> Result<PathBuf, ModelError> {
     let get = |file: &str| api.get(file).map_err(|e| failed(id, file, &e));
+    let get_if_there = |file: &str| match api.get(file) {
+        Ok(_) => Ok(true),
+        Err(e) if is_absent(&e) => Ok(false),
+        Err(e) => Err(failed(id, file, &e)),
+    };
     let folder = fetch_config(api, id)?;
     get("tokenizer.json")?;
-    match api.get(GENERATION_CONFIG) {
-        Err(e) if !is_absent(&e) && !has_weights(&folder) => {
-            return Err(failed(id, GENERATION_CONFIG, &e));
+    // A file that the hub does not have is in no cache, and asking for it again would need the
+    // network: weights in the cache say that the optional files were asked for before them, and an
+    // index that there is no single file.
+    let sharded = folder.join(INDEX).exists();
+    if !sharded && !folder.join(SINGLE).exists() {
+        for file in OPTIONAL {
+            get_if_there(file)?;
         }
-        // Not every model has one. Weights are fetched last: beside those of the cache it is known
-        // to be absent, with or without a network.
-        _ => {}
     }
-    // An index in the cache says that the weights are sharded; asking for the single file, which
-    // is in no cache, would need the network.
-    let sharded = folder.join(INDEX).exists()
-        || match api.get(SINGLE) {
-            Ok(_) => false,
-            Err(e) if is_absent(&e) => true,
-            Err(e) => return Err(failed(id, SINGLE, &e)),
-        };
-    if sharded {
+    if sharded || !get_if_there(SINGLE)? {
         for shard in shards(&get(INDEX)?)? {
             get(&shard)?;
         }
     }
     Ok(folder)
-}
-
-fn has_weights(folder: &Path) -> bool {
-    folder.join(SINGLE).exists() || folder.join(INDEX).exists()
 }
 
 /// HTTP status of a refusal; the hub says 401 for a model that does not exist.
@@ -101,23 +104,29 @@ fn failed(id: &str, file: &str, error: &ApiError) -> ModelError {
 mod tests {
     use std::io::{BufRead, BufReader, Write};
     use std::net::{TcpListener, TcpStream};
+    use std::path::Path;
 
     use super::*;
-    use crate::model::Model;
+    use crate::model::{Message, Model};
 
-    /// A hub of one model, `owner/tiny`: the files of a fixture, served as the hub serves them.
-    fn serve(fixture: &'static str) -> String {
+    fn fixture(name: &str) -> PathBuf {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        fixtures.join(name)
+    }
+
+    /// A hub of one model, `owner/tiny`: the files of a folder, served as the hub serves them.
+    fn serve(folder: PathBuf) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                answer(stream.unwrap(), fixture);
+                answer(stream.unwrap(), &folder);
             }
         });
         address
     }
 
-    fn answer(mut stream: TcpStream, fixture: &str) {
+    fn answer(mut stream: TcpStream, folder: &Path) {
         let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
         let request = lines.next().unwrap().unwrap();
         let headers: Vec<String> = lines
@@ -129,9 +138,6 @@ mod tests {
             .nth(1)
             .unwrap()
             .strip_prefix("/owner/tiny/resolve/main/");
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/fixtures")
-            .join(fixture);
         let found = file.and_then(|f| Some((f, std::fs::read(folder.join(f)).ok()?)));
         let Some((file, bytes)) = found else {
             let text = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
@@ -178,9 +184,9 @@ mod tests {
 
     #[test]
     fn a_hub_model_is_fetched_once_and_then_opens_offline() {
-        for fixture in ["gpt2-f32", "gpt2-sharded"] {
+        for name in ["gpt2-f32", "gpt2-sharded"] {
             let cache = tempfile::tempdir().unwrap();
-            let folder = fetch_from(&serve(fixture), cache.path(), "owner/tiny").unwrap();
+            let folder = fetch_from(&serve(fixture(name)), cache.path(), "owner/tiny").unwrap();
             let layers = Model::open(folder.to_str()).unwrap().spec.layers;
             assert!(layers > 0);
             let offline = fetch_from("http://127.0.0.1:9", cache.path(), "owner/tiny");
@@ -189,9 +195,28 @@ mod tests {
     }
 
     #[test]
+    fn the_chat_template_is_fetched_where_there_is_one() {
+        let model = tempfile::tempdir().unwrap();
+        for from in [fixture("gpt2-f32"), fixture("chat/llama3")] {
+            for entry in std::fs::read_dir(from).unwrap().flatten() {
+                std::fs::copy(entry.path(), model.path().join(entry.file_name())).unwrap();
+            }
+        }
+        let cache = tempfile::tempdir().unwrap();
+        let hub = serve(model.path().to_owned());
+        let folder = fetch_from(&hub, cache.path(), "owner/tiny").unwrap();
+        let model = Model::open(folder.to_str()).unwrap();
+        let text = model
+            .chat_template()
+            .unwrap()
+            .render(&[Message::user("Hi")]);
+        assert!(text.unwrap().starts_with("<|begin_of_text|>"));
+    }
+
+    #[test]
     fn planning_fetches_config_json_alone() {
         let cache = tempfile::tempdir().unwrap();
-        let api = api_of(&serve("gpt2-f32"), cache.path(), "owner/tiny");
+        let api = api_of(&serve(fixture("gpt2-f32")), cache.path(), "owner/tiny");
         let folder = fetch_config(&api, "owner/tiny").unwrap();
         let files: Vec<_> = std::fs::read_dir(folder).unwrap().flatten().collect();
         assert_eq!(files.len(), 1);
@@ -201,7 +226,7 @@ mod tests {
     #[test]
     fn an_unknown_model_and_a_missing_network_are_told_apart() {
         let cache = tempfile::tempdir().unwrap();
-        let unknown = fetch_from(&serve("gpt2-f32"), cache.path(), "owner/other")
+        let unknown = fetch_from(&serve(fixture("gpt2-f32")), cache.path(), "owner/other")
             .unwrap_err()
             .to_string();
         for part in [

@@ -114,6 +114,7 @@ impl Model {
                 &spec,
             )?),
             spec,
+            folder: None,
         })
     }
 
@@ -122,23 +123,24 @@ impl Model {
             tokenizer: Tokenizer::stand_in(bundled::TOKENIZER, spec.vocab)?,
             weights: Weights::Seeded { seed: DUMMY_SEED },
             spec,
+            folder: None,
         })
     }
 
     fn folder(name: &str, folder: &Path) -> Result<Self, ModelError> {
         let (path, json) = read(folder, "config.json")?;
         let (family, mut spec) = Family::read(name, &Config::parse(&path, &json)?)?;
-        if folder.join(GENERATION_CONFIG).exists() {
-            let (path, json) = read(folder, GENERATION_CONFIG)?;
-            if let Some(ids) = Config::parse(&path, &json)?.eos_tokens(spec.vocab)? {
-                spec.eos_tokens = ids;
-            }
+        if let Some((path, json)) = read_if_there(folder, GENERATION_CONFIG)?
+            && let Some(ids) = Config::parse(&path, &json)?.eos_tokens(spec.vocab)?
+        {
+            spec.eos_tokens = ids;
         }
         let (path, json) = read(folder, "tokenizer.json")?;
         Ok(Self {
             tokenizer: Tokenizer::from_json(&path, &json, spec.vocab)?,
             weights: Weights::Stored(Checkpoint::open(folder, family, &spec)?),
             spec,
+            folder: Some(folder.to_owned()),
         })
     }
 }
@@ -153,5 +155,16 @@ fn read(folder: &Path, file: &str) -> Result<(PathBuf, Vec<u8>), ModelError> {
             format!("cannot be read ({e})"),
             "give a folder in Hugging Face layout: config.json, tokenizer.json, safetensors",
         )),
+    }
+}
+
+/// A file that not every model's folder has.
+pub(super) fn read_if_there(
+    folder: &Path,
+    file: &str,
+) -> Result<Option<(PathBuf, Vec<u8>)>, ModelError> {
+    match folder.join(file).exists() {
+        true => read(folder, file).map(Some),
+        false => Ok(None),
     }
 }

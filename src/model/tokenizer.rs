@@ -69,6 +69,13 @@ impl Tokenizer {
         })
     }
 
+    /// Token ids of a text in which special tokens are written out, as in a rendered chat template;
+    /// none is added.
+    pub fn encode_rendered(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        let encoding = called(|| self.inner.encode_fast(text, false))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
     /// Text of token ids, special tokens left out.
     pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
         if self.stands_in_for.is_none() {
@@ -77,6 +84,14 @@ impl Tokenizer {
         let known = self.inner.get_vocab_size(true) as u32;
         let ids: Vec<u32> = ids.iter().map(|id| id % known).collect();
         called(|| self.inner.decode(&ids, true))
+    }
+
+    /// Neither a special token nor an id beyond the vocabulary, which decode to nothing.
+    fn has_text(&self, id: u32) -> bool {
+        let special = |token: &String| self.inner.get_added_vocabulary().is_special_token(token);
+        self.inner
+            .id_to_token(id)
+            .is_some_and(|token| !special(&token))
     }
 
     /// Decodes one sequence token by token.
@@ -105,8 +120,13 @@ fn called<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, ModelErr
     returned.map_err(|e| ModelError::Tokenizer(e.to_string()))
 }
 
+/// Tokens held back at most. A character has at most four bytes, each perhaps a token of its own, so
+/// that more tokens which end in none are not the beginning of one: the model writes broken text.
+const LONGEST_UNFINISHED: usize = 8;
+
 /// Text of a sequence as its tokens arrive. A character whose bytes are spread over several tokens
-/// comes out whole, with the last of them.
+/// comes out whole, with the last of them. Each token costs the decoding of a few, however long the
+/// text has become.
 #[derive(Debug)]
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
@@ -120,10 +140,15 @@ pub struct TextStream<'a> {
 impl TextStream<'_> {
     /// Adds a token and returns the text that is now complete, which may be empty.
     pub fn push(&mut self, id: u32) -> Result<String, ModelError> {
+        // Kept out of the window: a decoder may strip the first token that has text of its space.
+        if !self.tokenizer.has_text(id) {
+            return Ok(String::new());
+        }
         self.ids.push(id);
         let text = self.pending()?;
         // An unfinished character decodes to U+FFFD.
-        if text.is_empty() || text.ends_with(char::REPLACEMENT_CHARACTER) {
+        let unfinished = text.is_empty() || text.ends_with(char::REPLACEMENT_CHARACTER);
+        if unfinished && self.ids.len() - self.shown < LONGEST_UNFINISHED {
             return Ok(String::new());
         }
         self.ids.drain(..self.shown);
@@ -139,6 +164,33 @@ impl TextStream<'_> {
     fn pending(&self) -> Result<String, ModelError> {
         let text = self.tokenizer.decode(&self.ids)?;
         let shown = self.tokenizer.decode(&self.ids[..self.shown])?;
-        Ok(text.get(shown.len()..).unwrap_or_default().to_owned())
+        // Not inside a character even where broken text was shown too early.
+        let from = text.ceil_char_boundary(shown.len());
+        Ok(text[from..].to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Model;
+
+    #[test]
+    fn a_token_costs_the_same_however_long_the_text_is() {
+        let tokenizer = Model::open(None).unwrap().tokenizer;
+        let end_of_text = tokenizer.encode("<|endoftext|>").unwrap();
+        let robot = tokenizer.encode("🤖").unwrap();
+        let verse = tokenizer.encode(" Shall I compare thee, 日本").unwrap();
+        for (name, tokens) in [
+            ("text", verse.as_slice()),
+            ("special tokens", &end_of_text),
+            ("broken characters", &robot[..1]),
+        ] {
+            let mut stream = tokenizer.stream();
+            for &id in tokens.iter().cycle().take(1000) {
+                stream.push(id).unwrap();
+                assert!(stream.ids.len() < 2 * LONGEST_UNFINISHED, "{name}");
+            }
+        }
     }
 }

@@ -208,7 +208,7 @@ impl Measure<'_> {
                 let seconds = (now - begin).as_secs_f64();
                 news(ended as f64 / requests as f64, tokens as f64 / seconds);
             }
-            ControlFlow::Continue(())
+            ControlFlow::Continue(Vec::new())
         })?;
         let records = engine.records();
         let summary = Summary::of(

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::Arrivals;
 use crate::engine::{Engine, Next, Progress, SubmitError};
-use crate::request::Finished;
+use crate::request::{FinishReason, Finished, RequestId};
 use crate::runner::RunnerError;
 use crate::scheduler::Refusal;
 
@@ -20,11 +20,12 @@ pub enum DriveError {
 }
 
 /// Runs the load to its end and returns every request's end, in order of ending. `observe` sees
-/// each step and may stop the load.
+/// each step and may stop the load; it continues with the requests that need no more tokens, because
+/// a stop string has come.
 pub fn drive(
     engine: &mut Engine<'_>,
     arrivals: &mut Arrivals,
-    mut observe: impl FnMut(&Progress) -> ControlFlow<()>,
+    mut observe: impl FnMut(&Progress) -> ControlFlow<(), Vec<RequestId>>,
 ) -> Result<Vec<Finished>, DriveError> {
     let clock = engine.clock();
     let mut ended = Vec::new();
@@ -39,9 +40,10 @@ pub fn drive(
                 }
             }
         }
-        let progress = engine.step()?;
-        if observe(&progress).is_break() {
-            return Err(DriveError::Stopped);
+        let mut progress = engine.step()?;
+        match observe(&progress) {
+            ControlFlow::Continue(stopped) => stop(engine, &mut progress.finished, &stopped),
+            ControlFlow::Break(()) => return Err(DriveError::Stopped),
         }
         for request in &progress.finished {
             arrivals.completed(request.finished);
@@ -55,4 +57,12 @@ pub fn drive(
         }
     }
     Ok(ended)
+}
+
+/// Ends requests as a stop token would, those too that reached their length with the same token.
+fn stop(engine: &mut Engine<'_>, finished: &mut Vec<Finished>, stopped: &[RequestId]) {
+    finished.extend(stopped.iter().filter_map(|&id| engine.cancel(id)));
+    for request in finished.iter_mut().filter(|r| stopped.contains(&r.id)) {
+        request.reason = FinishReason::Stop;
+    }
 }

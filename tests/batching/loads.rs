@@ -6,7 +6,7 @@ use crate::scripted::{STEP, ScriptedRunner, engine, ms};
 use batchlab::batching::{Dynamic, Policy, Static};
 use batchlab::clock::ManualClock;
 use batchlab::metrics::Summary;
-use batchlab::request::Finished;
+use batchlab::request::{FinishReason, Finished};
 use batchlab::sampling::Sampling;
 use batchlab::scheduler::Padding;
 use batchlab::workload::{Arrivals, Load, RequestOptions, drive, random};
@@ -36,7 +36,10 @@ fn serve(
     let (input, output) = (input.parse().unwrap(), output.parse().unwrap());
     let asks = random(&input, &output, 500, count, seed);
     let mut arrivals = Arrivals::new(asks, load, options(), ms(0), seed).unwrap();
-    let ended = drive(&mut engine, &mut arrivals, |_| ControlFlow::Continue(())).unwrap();
+    let ended = drive(&mut engine, &mut arrivals, |_| {
+        ControlFlow::Continue(Vec::new())
+    })
+    .unwrap();
     let records = engine.records();
     let summary = Summary::of(&ended, &records.batches, &records.steps, &[]);
     (ended, summary)
@@ -48,6 +51,37 @@ fn dynamic(max_batch_size: usize, window: u64) -> Dynamic {
         window: ms(window),
         preferred_sizes: Vec::new(),
     }
+}
+
+#[test]
+fn a_stop_string_ends_a_request_like_a_stop_token() {
+    let clock = ManualClock::default();
+    let mut runner = ScriptedRunner::new(&clock, 64);
+    let policy = Static { batch_size: 2 };
+    let mut engine = engine(&mut runner, &clock, policy, Padding::Ragged);
+    let (input, output) = ("4".parse().unwrap(), "8".parse().unwrap());
+    let asks = random(&input, &output, 500, 3, 0);
+    let mut arrivals = Arrivals::new(asks, Load::Offline, options(), ms(0), 0).unwrap();
+    let mut heard = [0; 3];
+    let mut ended = drive(&mut engine, &mut arrivals, |progress| {
+        for &(id, _) in &progress.tokens {
+            heard[id as usize] += 1;
+        }
+        // In the middle of request 0, and with the last token of request 1.
+        let stopped = progress.tokens.iter().map(|&(id, _)| id);
+        let stopped = stopped.filter(|&id| [3, 8, 9][id as usize] == heard[id as usize]);
+        ControlFlow::Continue(stopped.collect())
+    })
+    .unwrap();
+    ended.sort_by_key(|r| r.id);
+    let ends: Vec<_> = ended.iter().map(|r| (r.reason, r.output.len())).collect();
+    let expected = [
+        (FinishReason::Stop, 3),
+        (FinishReason::Stop, 8),
+        (FinishReason::Length, 8),
+    ];
+    assert_eq!(ends, expected);
+    assert_eq!(heard, [3, 8, 8], "no token after the stop");
 }
 
 #[test]

@@ -84,7 +84,10 @@ fn outputs(model: &Model, asks: &[Ask], setting: Setting) -> (Vec<Vec<u32>>, usi
         timeout: None,
     };
     let mut arrivals = Arrivals::new(asks.to_vec(), setting.load, options, ms(0), 0).unwrap();
-    let mut ended = drive(&mut engine, &mut arrivals, |_| ControlFlow::Continue(())).unwrap();
+    let mut ended = drive(&mut engine, &mut arrivals, |_| {
+        ControlFlow::Continue(Vec::new())
+    })
+    .unwrap();
     ended.sort_by_key(|r| r.id);
     let preemptions = engine
         .records()

@@ -1,6 +1,7 @@
 //! Damaged, wrong and missing models: each gives one line that names the cause and the remedy.
 
 mod broken;
+mod chat;
 mod config;
 mod llama;
 mod opening;
