@@ -1,25 +1,23 @@
-//! What a request is told does not depend on whom it ran with: a real model on the CPU runner.
+//! What a request is told does not depend on whom it ran with: a real model on a real runner. These
+//! tests are part of tests/cuda_model too, with its runner.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::time::Duration;
 
 use batchlab::batching::{Continuous, Dynamic, Policy, Static};
 use batchlab::clock::ManualClock;
 use batchlab::engine::{Engine, EngineConfig};
 use batchlab::model::Model;
-use batchlab::runner::cpu::CpuRunner;
-use batchlab::runner::{KvBudget, Limits, Runner, RunnerOptions};
+use batchlab::runner::{Dtype, KvBudget, Limits, RunnerOptions};
 use batchlab::sampling::Sampling;
 use batchlab::scheduler::Padding;
 use batchlab::workload::{Arrivals, Ask, Load, RequestOptions, drive, random};
 
-use crate::scripted::ms;
-
 const CONTEXT: usize = 96;
 
 fn model() -> Model {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gpt2-f32");
-    Model::open(folder.to_str()).unwrap()
+    // Relative to the folder that tests run in.
+    Model::open(Some("tests/fixtures/gpt2-f32")).unwrap()
 }
 
 /// Where and how requests run.
@@ -59,12 +57,12 @@ fn outputs(model: &Model, asks: &[Ask], setting: Setting) -> (Vec<Vec<u32>>, usi
         None => KvBudget::Utilization(0.9),
     };
     let options = RunnerOptions {
-        dtype: None,
+        dtype: Some(Dtype::F32),
         page_size: setting.page_size,
         kv,
         limits,
     };
-    let mut runner = CpuRunner::new(model, &options).unwrap();
+    let mut runner = crate::open(model, &options);
     assert!(
         setting
             .pool
@@ -77,13 +75,14 @@ fn outputs(model: &Model, asks: &[Ask], setting: Setting) -> (Vec<Vec<u32>>, usi
         max_queue_size: asks.len(),
         max_positions: CONTEXT,
     };
-    let mut engine = Engine::new(&mut runner, &clock, config);
+    let mut engine = Engine::new(runner.as_mut(), &clock, config);
     let options = RequestOptions {
         stop_tokens: Vec::new(),
         sampling: setting.sampling,
         timeout: None,
     };
-    let mut arrivals = Arrivals::new(asks.to_vec(), setting.load, options, ms(0), 0).unwrap();
+    let mut arrivals =
+        Arrivals::new(asks.to_vec(), setting.load, options, Duration::ZERO, 0).unwrap();
     let mut ended = drive(&mut engine, &mut arrivals, |_| {
         ControlFlow::Continue(Vec::new())
     })
@@ -107,7 +106,7 @@ fn continuous(max_num_seqs: usize, max_num_batched_tokens: usize) -> Continuous 
     Continuous {
         max_num_seqs,
         max_num_batched_tokens,
-        prefill_window: ms(0),
+        prefill_window: Duration::ZERO,
     }
 }
 
@@ -122,6 +121,9 @@ fn alone(model: &Model, asks: &[Ask], sampling: Sampling) -> Vec<Vec<u32>> {
 
 #[test]
 fn tokens_are_the_same_under_every_policy() {
+    if !crate::has_runner() {
+        return;
+    }
     let model = model();
     let asks = asks(&model, "1-40", "1-40", 5);
     let wanted = alone(&model, &asks, Sampling::GREEDY);
@@ -135,7 +137,7 @@ fn tokens_are_the_same_under_every_policy() {
         assert_eq!(told(batch(Box::new(Static { batch_size: 5 }))), wanted);
         let dynamic = Dynamic {
             max_batch_size: 8,
-            window: ms(0),
+            window: Duration::ZERO,
             preferred_sizes: vec![3],
         };
         assert_eq!(told(batch(Box::new(dynamic))), wanted);
@@ -162,6 +164,9 @@ fn tokens_are_the_same_under_every_policy() {
 
 #[test]
 fn tokens_survive_preemption_greedy_and_sampled() {
+    if !crate::has_runner() {
+        return;
+    }
     let model = model();
     let asks = asks(&model, "1-12", "20-60", 6);
     let sampled = Sampling {
@@ -190,6 +195,9 @@ fn tokens_survive_preemption_greedy_and_sampled() {
 
 #[test]
 fn order_and_neighbours_change_nothing() {
+    if !crate::has_runner() {
+        return;
+    }
     let model = model();
     let asked = asks(&model, "1-40", "1-40", 7);
     let wanted = outputs(&model, &asked, Setting::greedy(continuous(4, 24))).0;

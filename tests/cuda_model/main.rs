@@ -2,12 +2,14 @@
 //! says why it is skipped; with `BATCHLAB_REQUIRE_GPU=1` it fails instead.
 
 mod steps;
+#[path = "../batching/tokens.rs"]
+mod tokens;
 
 use batchlab::model::Model;
 use batchlab::runner::cpu::CpuRunner;
 use batchlab::runner::cuda::{self, CudaRunner};
 use batchlab::runner::{
-    DeviceChoice, Dtype, KvBudget, Limits, Runner, RunnerError, RunnerOptions, Target, open,
+    self, DeviceChoice, Dtype, KvBudget, Limits, Runner, RunnerError, RunnerOptions, Target,
 };
 use batchlab::sampling::{Sampling, sample};
 use steps::{Batch, Run, greedy};
@@ -47,6 +49,16 @@ fn has_gpu() -> bool {
     assert!(!required, "a GPU is required: {why}");
     println!("skipped: {why}");
     false
+}
+
+/// Whether `tokens` has a runner to try.
+fn has_runner() -> bool {
+    has_gpu()
+}
+
+/// The runner that `tokens` tries.
+fn open(model: &Model, options: &RunnerOptions) -> Box<dyn Runner> {
+    Box::new(CudaRunner::open(0, model, options).unwrap())
 }
 
 fn options(model: &Model, dtype: Dtype) -> RunnerOptions {
@@ -153,6 +165,20 @@ fn the_bundled_model_in_f32_equals_the_cpu() {
 #[test]
 fn dummy_weights_in_f32_equal_the_cpu() {
     f32_equals_the_cpu(Some("dummy:distilgpt2"), &[1, 8]);
+}
+
+/// Every bias and none, own and tied heads, scaled angles, groups of query heads.
+#[test]
+fn the_llama_familys_fixtures_in_f32_equal_the_cpu() {
+    for fixture in [
+        "llama-biases",
+        "llama-linear",
+        "llama-sharded",
+        "mistral-f16",
+        "qwen2-f32",
+    ] {
+        f32_equals_the_cpu(Some(&format!("tests/fixtures/{fixture}")), &[3, 19]);
+    }
 }
 
 /// Rotary positions, RMS norm, the gate and three query heads a KV head.
@@ -439,11 +465,11 @@ fn devices_that_are_not_there_are_named_with_a_remedy() {
     let model = Model::open(Some(FIXTURE)).unwrap();
     let options = options(&model, Dtype::F32);
     let missing = DeviceChoice::Cuda { ordinal: 99 };
-    let Err(error) = open(missing, &model, &options) else {
+    let Err(error) = runner::open(missing, &model, &options) else {
         panic!("cuda:99 opened");
     };
     assert!(matches!(error, RunnerError::Unavailable(_)), "{error}");
-    let (_, line) = open(DeviceChoice::Auto, &model, &options).unwrap();
+    let (_, line) = runner::open(DeviceChoice::Auto, &model, &options).unwrap();
     println!("{line}");
     match cuda::available(0) {
         Ok(()) => assert!(line.contains("cuda:0"), "{line}"),
@@ -457,6 +483,6 @@ fn devices_that_are_not_there_are_named_with_a_remedy() {
 #[test]
 fn a_cpu_computes_in_f32_alone() {
     let model = Model::open(Some(FIXTURE)).unwrap();
-    let result = open(DeviceChoice::Cpu, &model, &options(&model, Dtype::BF16));
+    let result = runner::open(DeviceChoice::Cpu, &model, &options(&model, Dtype::BF16));
     assert!(matches!(result, Err(RunnerError::Options(_))));
 }
