@@ -8,11 +8,15 @@ use rayon::prelude::*;
 
 use super::{Element, ModelError};
 
-/// Rows that are read together: of a tensor that lies transposed, whole 64-byte lines.
-const STRIP: usize = 64;
+/// Rows that are read together: of a tensor that lies transposed, eight 64-byte lines in a row or
+/// more, which the memory fetches ahead.
+const STRIP: usize = 256;
 
 /// Columns that are turned together, so that whole lines are written too.
 const TILE: usize = 32;
+
+/// Columns that one thread takes.
+const BAND: usize = 8 * TILE;
 
 /// Elements that one thread takes at a time of what lies as it is wanted.
 const BLOCK: usize = 1 << 16;
@@ -111,22 +115,42 @@ impl Stored<'_> {
             return blocks
                 .try_for_each(|(i, out)| part.read(first * self.columns + i * BLOCK, out));
         }
-        out.par_chunks_mut(STRIP * self.columns)
+        // Every row in pieces, and of each band of columns its pieces together.
+        let bands = self.columns.div_ceil(BAND);
+        let mut pieces: Vec<Vec<&mut [T]>> = (0..bands).map(|_| Vec::new()).collect();
+        for row in out.chunks_exact_mut(self.columns) {
+            for (band, piece) in pieces.iter_mut().zip(row.chunks_mut(BAND)) {
+                band.push(piece);
+            }
+        }
+        pieces
+            .par_iter_mut()
             .enumerate()
-            .try_for_each(|(i, out)| self.read_strip(first + i * STRIP, out))
+            .try_for_each(|(band, rows)| {
+                let mut strips = rows.chunks_mut(STRIP).enumerate();
+                strips
+                    .try_for_each(|(i, rows)| self.read_strip(first + i * STRIP, band * BAND, rows))
+            })
     }
 
-    /// Up to [`STRIP`] rows, which are columns of the stored tensors.
-    fn read_strip<T: Element>(&self, first: usize, out: &mut [T]) -> Result<(), ModelError> {
-        let rows = out.len() / self.columns;
+    /// The piece from column `from` on of up to [`STRIP`] rows, which are columns of the stored
+    /// tensors.
+    fn read_strip<T: Element>(
+        &self,
+        first: usize,
+        from: usize,
+        rows: &mut [&mut [T]],
+    ) -> Result<(), ModelError> {
+        let width = rows[0].len();
         let mut tile = [[T::zeroed(); STRIP]; TILE];
-        for start in (0..self.columns).step_by(TILE) {
-            let columns = start..self.columns.min(start + TILE);
+        for start in (0..width).step_by(TILE) {
+            let columns = start..width.min(start + TILE);
             for (column, strip) in columns.clone().zip(&mut tile) {
-                let (part, output) = self.order.source(column);
-                self.parts[part].read(output * self.rows + first, &mut strip[..rows])?;
+                let (part, output) = self.order.source(from + column);
+                let element = output * self.rows + first;
+                self.parts[part].read(element, &mut strip[..rows.len()])?;
             }
-            for (row, out) in out.chunks_exact_mut(self.columns).enumerate() {
+            for (row, out) in rows.iter_mut().enumerate() {
                 for (value, strip) in out[columns.clone()].iter_mut().zip(&tile) {
                     *value = strip[row];
                 }
@@ -240,8 +264,8 @@ mod tests {
     /// Element by element, as the order says.
     #[test]
     fn any_chunk_of_any_order_is_the_matrix() {
-        // Larger than a strip and a tile, and no multiple of either.
-        let (rows, head_dim, queries, keys) = (STRIP + 5, 6, 36, 12);
+        // Larger than a strip, a tile and a band, and no multiple of any.
+        let (rows, head_dim, queries, keys) = (STRIP + 5, 6, 300, 12);
         let columns = queries + 2 * keys;
         let value = |part: usize, output: usize, row: usize| {
             (part * 1_000_000 + output * 1000 + row) as f32
@@ -262,8 +286,8 @@ mod tests {
         type Wanted = fn(usize) -> (usize, usize);
         // Heads of 6: dimension i beside i + 3.
         let heads: Wanted = |c| match c {
-            48.. => (2, c - 48),
-            _ => (c / 36, c % 36 / 6 * 6 + [0, 3, 1, 4, 2, 5][c % 6]),
+            312.. => (2, c - 312),
+            _ => (c / 300, c % 300 / 6 * 6 + [0, 3, 1, 4, 2, 5][c % 6]),
         };
         let in_turns: Wanted = |c| (c % 2, c / 2);
         let plain: Wanted = |c| (0, c);
