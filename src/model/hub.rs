@@ -105,7 +105,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::model::Model;
+    use crate::model::{Message, Model};
 
     fn fixture(name: &str) -> PathBuf {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
@@ -204,7 +204,10 @@ mod tests {
         let hub = serve(model.path().to_owned());
         let folder = fetch_from(&hub, cache.path(), "owner/tiny").unwrap();
         let model = Model::open(folder.to_str()).unwrap();
-        let text = model.chat_template().unwrap().render(&[]);
+        let text = model
+            .chat_template()
+            .unwrap()
+            .render(&[Message::user("Hi")]);
         assert!(text.unwrap().starts_with("<|begin_of_text|>"));
     }
 
