@@ -1,4 +1,5 @@
-//! Hugging Face's JSON files, config.json before all: typed look-ups whose errors name the file, the key and what is expected.
+//! Hugging Face's JSON files, config.json before all: typed look-ups whose errors name the file, the
+//! key and what is expected.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -44,6 +45,7 @@ impl<'a> Config<'a> {
         Err(ModelError::file(path, cause, remedy))
     }
 
+    /// Every key, be its value null.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&String, &Value)> {
         self.keys.iter()
     }
