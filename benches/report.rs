@@ -71,10 +71,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         results.append(&made, &samples)?;
         cells.push(made.result);
     }
-    results.write_report(&Report {
-        header: header(cells.len(), "made data"),
-        cells: &cells,
-    })?;
+    let header = header(cells.len(), "made data");
+    results.write_report(&Report::of(header, &cells))?;
 
     let start = Instant::now();
     let saved = SavedSweep::open(&folder)?;

@@ -157,9 +157,9 @@ fn the_report_can_be_read_on_a_desk_and_a_phone_in_light_and_dark() {
             Vec::<Value>::new(),
             "{width}: links to nowhere"
         );
-        // Own limits beside the three presets; ten expectations; numbers behind every picture.
+        // Own limits beside the three presets; eleven expectations; numbers behind every picture.
         assert_eq!(seen["cards"], 4);
-        assert_eq!(list("verdicts").len(), 10);
+        assert_eq!(list("verdicts").len(), 11);
         assert_eq!(seen["figures"], seen["tables"]);
         let (background, ink) = match dark {
             false => ("rgb(255, 255, 255)", "rgb(31, 35, 40)"),

@@ -80,7 +80,7 @@ fn bad_input_is_one_clear_line() {
     };
     let latin1 = write("latin1.txt", b"caf\xe9\n");
     let blank = write("blank.txt", b"\n \n");
-    let cases: [(&[&str], i32, &str); 24] = [
+    let cases: [(&[&str], i32, &str); 27] = [
         (
             &["--batch-sizes=0"],
             2,
@@ -117,6 +117,25 @@ fn bad_input_is_one_clear_line() {
         (&["--model=/nowhere/model"], 3, "/nowhere/model"),
         (&["--kv-block-size=12"], 2, "power of two"),
         (&["--batch-size=4"], 2, "--batch-sizes"),
+        (
+            &["--policies=continuous", "--max-num-batched-tokens=31"],
+            2,
+            "--max-num-batched-tokens 31 is less than a KV page of 32 tokens; raise it",
+        ),
+        (
+            &[
+                "--policies=static,continuous",
+                "--batch-sizes=8,64",
+                "--max-num-batched-tokens=63",
+            ],
+            2,
+            "--max-num-batched-tokens 63 is less than the 64 rows that may run",
+        ),
+        (
+            &["--prefill-windows-ms=-1"],
+            2,
+            "--prefill-windows-ms: -1 is not a wait window",
+        ),
     ];
     for (args, code, names) in cases {
         batchlab()
@@ -202,6 +221,36 @@ fn a_sweep_prints_its_tables_and_can_be_resumed() {
     assert_eq!(cells.lines().next(), Some(first));
     assert_eq!(cells.lines().count(), 2);
     assert_eq!(report(&out)["cells"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn the_policies_stand_side_by_side() {
+    let dir = tempdir().unwrap();
+    let out = dir.path().join("r");
+    batchlab()
+        .args(["sweep", "--device=cpu", "--experiment=mixed-lengths"])
+        .args(["--batch-sizes=4", "--input-len=4-40", "--output-len=2-20"])
+        .args(["--num-prompts=16", "--min-seconds=0"])
+        .args(["--prefill-windows-ms=0,5", "--max-num-batched-tokens=32"])
+        .arg(format!("--output={}", out.display()))
+        .assert()
+        .success()
+        .stdout(contains("in times of static").and(contains("join and leave")));
+    let saved = report(&out);
+    let cells = saved["policies"][0]["cells"].as_array().unwrap();
+    let settings: Vec<_> = cells.iter().map(|c| c["setting"].as_str()).collect();
+    let wanted = [
+        "static ragged",
+        "dynamic 0 ms ragged",
+        "continuous 0 ms",
+        "continuous 5 ms",
+    ];
+    assert_eq!(settings, wanted.map(Some));
+    assert!(cells[0]["idle_row_steps_percent"].as_f64() > Some(0.0));
+    assert_eq!(cells[2]["idle_row_steps_percent"], 0.0);
+    assert_eq!(cells[0]["e2el_ms_mean"]["times_static"], 1.0);
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("id=\"policies-1\"") && page.contains("id=\"rows-cell-0000\""));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::number::short;
 use crate::sweep::{Measured, RunResult};
 
 const LEVEL: f64 = 0.95;
-/// Consecutive batches of one run are put into at most this many blocks.
+/// Consecutive batches, or rows, of one run are put into at most this many blocks.
 const BLOCKS: usize = 20;
 /// Fewer blocks say too little about their spread.
 const FEWEST_BLOCKS: usize = 3;
@@ -28,7 +28,7 @@ pub struct Error {
     pub degrees: f64,
 }
 
-/// Consecutive batches of a run.
+/// Requests of a run that followed one another.
 #[derive(Debug)]
 pub struct Block<'a> {
     pub requests: Vec<&'a RequestTrace>,
@@ -136,11 +136,14 @@ impl Error {
     }
 }
 
-/// The requests of a single run in blocks of whole batches, in order of time.
+/// The requests of a single run in blocks, in order of time: of whole batches, whose rows become free
+/// together, or of rows that left one by one.
 fn blocks(requests: &[RequestTrace]) -> Vec<Block<'_>> {
-    let mut ran: Vec<&RequestTrace> = requests.iter().filter(|r| r.batch.is_some()).collect();
-    ran.sort_by_key(|r| r.batch);
-    let batches: Vec<&[&RequestTrace]> = ran.chunk_by(|a, b| a.batch == b.batch).collect();
+    let released = |r: &RequestTrace| r.released_ms.unwrap_or(f64::NAN);
+    let ran = requests.iter().filter(|r| r.released_ms.is_some());
+    let mut ran: Vec<&RequestTrace> = ran.collect();
+    ran.sort_by(|a, b| released(a).total_cmp(&released(b)));
+    let batches: Vec<&[&RequestTrace]> = ran.chunk_by(|a, b| released(a) == released(b)).collect();
     let count = batches.len().min(BLOCKS);
     let arrivals = requests.iter().map(|r| r.arrival_ms);
     let mut begin = arrivals.fold(f64::INFINITY, f64::min);
@@ -172,7 +175,7 @@ pub const THROUGHPUT: Quantity<'static> = Quantity {
     },
 };
 
-/// Mean time from arrival to the start of the batch, in ms.
+/// Mean time from arrival to the first step, in ms.
 pub const QUEUE: Quantity<'static> = Quantity {
     of_run: &|r| r.summary.queue_ms.as_ref().map(|s| s.mean),
     of_block: &|b| {
@@ -184,7 +187,7 @@ pub const QUEUE: Quantity<'static> = Quantity {
     },
 };
 
-/// Rows of a batch.
+/// Rows of a request-level batch.
 pub const BATCH_SIZE: Quantity<'static> = Quantity {
     of_run: &|r| r.summary.actual_batch_size,
     of_block: &|b| {

@@ -11,7 +11,7 @@ pub enum Axis {
     /// Under closed loops whose clients are as many as the batch size, these differ along with it.
     BatchSize,
     Window,
-    /// `static` beside every window of `dynamic`.
+    /// `static` beside every window of `dynamic` and of `continuous`.
     Policy,
     Padding,
     OutputLen,

@@ -12,6 +12,7 @@ mod feasibility;
 mod frontier;
 mod lines;
 mod objective;
+mod policies;
 mod scaling;
 mod scenario;
 mod slo;
@@ -28,6 +29,7 @@ pub use feasibility::{Obstacle, obstacles, over_saturated};
 pub use frontier::{Point, knee, pareto};
 pub use lines::{Axis, Premise, batch_ladder, lines};
 pub use objective::{Objective, goodput};
+pub use policies::{Beside, PolicyCell, PolicyGroup, policy_groups};
 pub use scaling::{ScalingPoint, scaling, total_ms};
 pub use scenario::{Arrivals, Scenario};
 pub use slo::{Slo, SloMetric};
@@ -49,6 +51,7 @@ pub struct Analysis<'a> {
     pub kv_bytes: Vec<(&'a Measured, f64)>,
     pub padding: Vec<PaddingCost<'a>>,
     pub idle: Vec<IdleCost<'a>>,
+    pub policies: Vec<PolicyGroup>,
     pub verdicts: Vec<Verdict>,
     pub advice: Vec<Advice<'a>>,
     pub conclusion: Vec<String>,
@@ -94,6 +97,7 @@ impl<'a> Analysis<'a> {
         Ok(Self {
             padding: padding_costs(cells),
             idle: idle_costs(cells),
+            policies: policy_groups(cells.iter().map(|c| &c.result)),
             cells,
             ladder,
             scaling,

@@ -44,9 +44,9 @@ pub fn scaling(ladder: &[&Measured]) -> Vec<ScalingPoint> {
     times.iter().map(point).collect()
 }
 
-/// The mean duration of a cell's steps of one kind with so many rows.
+/// The mean duration of a cell's steps of one kind with so many rows; those that mix both are neither.
 fn step_ms(cell: &Measured, prefill: bool, rows: usize) -> Option<f64> {
-    let of_run = |times: &StepTimes| times.prefill == prefill && times.rows == rows;
+    let of_run = |times: &StepTimes| times.prefill == prefill && !times.mixed && times.rows == rows;
     let runs = cell.result.runs.iter().flat_map(|r| &r.summary.step_times);
     let (steps, ms) = runs.filter(|t| of_run(t)).fold((0, 0.0), |(n, ms), t| {
         (n + t.steps, ms + t.mean_ms * t.steps as f64)

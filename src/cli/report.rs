@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use batchlab::analysis::{Analysis, Context, compare};
 use batchlab::report::{
-    KernelTimes, SavedSweep, comparison_of_sweeps, expectations, picks, scaling, tables, write_page,
+    KernelTimes, SavedSweep, comparison_of_sweeps, expectations, picks, policies, scaling, tables,
+    write_page,
 };
 use batchlab::sweep::CellResult;
 
@@ -63,7 +64,8 @@ fn finish(
     let analysis = Analysis::of(&saved.cells, &context)?;
     let page = write_page(saved, &analysis, kernels, output)?;
     print(&format!(
-        "{}\n{}\n{}\nReport: {}",
+        "{}\n{}\n{}\n{}\nReport: {}",
+        policies(&analysis.policies),
         scaling(&analysis.scaling),
         expectations(&analysis.verdicts),
         picks(&saved.header, &analysis.advice),

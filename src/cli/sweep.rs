@@ -270,7 +270,7 @@ impl Keeper {
             written_utc: now_utc(),
             ..header.clone()
         };
-        self.folder.write_report(&Report { header, cells })
+        self.folder.write_report(&Report::of(header, cells))
     }
 }
 

@@ -76,6 +76,11 @@ pub struct StepTimes {
 }
 
 impl Summary {
+    /// Idle row-steps, of all; none where no row decoded.
+    pub fn idle_percent(&self) -> Option<f64> {
+        percent(self.idle_row_steps, self.row_steps)
+    }
+
     /// `percentiles` are further ones for every statistic.
     pub fn of(
         finished: &[Finished],

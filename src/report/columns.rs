@@ -19,7 +19,7 @@ pub const STATISTICS: [(&str, StatisticsOf); 8] = [
 ];
 
 /// Every other number; over several runs its mean, under its name in summary.csv.
-pub const NUMBERS: [(&str, RunMetric); 26] = [
+pub const NUMBERS: [(&str, RunMetric); 27] = [
     ("duration_s", |r| Some(r.summary.duration_s)),
     ("request_throughput", |r| Some(r.summary.request_throughput)),
     ("output_throughput", |r| Some(r.summary.output_throughput)),
@@ -33,6 +33,9 @@ pub const NUMBERS: [(&str, RunMetric); 26] = [
     ("padding_waste_percent", |r| r.summary.padding_waste_percent),
     ("row_steps", |r| Some(r.summary.row_steps as f64)),
     ("idle_row_steps", |r| Some(r.summary.idle_row_steps as f64)),
+    ("preemptions_total", |r| {
+        Some(r.summary.preemptions_total as f64)
+    }),
     ("kv_cache_usage_percent", |r| {
         r.summary.kv_cache_usage_percent
     }),
@@ -137,7 +140,7 @@ pub const LATENCY: [Column; 8] = [
 pub const RESOURCES: [Column; 10] = [
     plain("batch\nutil %", |r| r.summary.batch_utilization_percent),
     plain("padding\nwaste %", |r| r.summary.padding_waste_percent),
-    plain("idle row\nsteps %", idle_percent),
+    plain("idle row\nsteps %", |r| r.summary.idle_percent()),
     plain("KV cache\npeak %", |r| r.summary.kv_cache_usage_percent),
     nvml("GPU mem\nMiB", memory_mib),
     nvml("power\nW", |r| gpu(r, |g| g.gpu_power_w)),
@@ -167,9 +170,4 @@ fn memory_mib(run: &RunResult) -> Option<f64> {
         g.gpu_memory_used_bytes
             .map(|b| b as f64 / f64::from(1 << 20))
     })
-}
-
-fn idle_percent(run: &RunResult) -> Option<f64> {
-    let (idle, all) = (run.summary.idle_row_steps, run.summary.row_steps);
-    (all > 0).then(|| 100.0 * idle as f64 / all as f64)
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Machine;
+use crate::analysis::{PolicyGroup, policy_groups};
 use crate::sweep::CellResult;
 use crate::telemetry::GpuInfo;
 
@@ -102,4 +103,16 @@ pub struct Report<'a> {
     #[serde(flatten)]
     pub header: Header,
     pub cells: &'a [CellResult],
+    /// The policies under the same load.
+    pub policies: Vec<PolicyGroup>,
+}
+
+impl<'a> Report<'a> {
+    pub fn of(header: Header, cells: &'a [CellResult]) -> Self {
+        Self {
+            header,
+            cells,
+            policies: policy_groups(cells),
+        }
+    }
 }

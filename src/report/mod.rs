@@ -27,4 +27,4 @@ pub use progress::Progress;
 pub use remeasure::remeasure;
 pub use saved::SavedSweep;
 pub use table::{comparison, dry_run, tables};
-pub use words::{comparison_of_sweeps, expectations, picks, scaling};
+pub use words::{comparison_of_sweeps, expectations, picks, policies, scaling};

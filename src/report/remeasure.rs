@@ -1,7 +1,7 @@
 //! The command line that measures one setting again.
 
 use super::Header;
-use crate::sweep::{CellResult, LoadSpec};
+use crate::sweep::{CellResult, LoadSpec, PolicyKind};
 
 /// Repeats, so that the answer has an interval.
 const RUNS: &str = "5";
@@ -14,10 +14,16 @@ pub fn remeasure(header: &Header, result: &CellResult) -> String {
     let mut option = |name: &str, value: String| words.extend([name.to_string(), value]);
     option("--policies", cell.policy.to_string());
     option("--batch-sizes", cell.batch_size.to_string());
+    let windows = match cell.policy {
+        PolicyKind::Static | PolicyKind::Dynamic => {
+            option("--padding", cell.padding.to_string());
+            "--windows-ms"
+        }
+        PolicyKind::Continuous => "--prefill-windows-ms",
+    };
     if let Some(window) = cell.window_ms {
-        option("--windows-ms", window.to_string());
+        option(windows, window.to_string());
     }
-    option("--padding", cell.padding.to_string());
     option("--output-len", cell.output_len.clone());
     match cell.load {
         LoadSpec::Closed { concurrency } => option("--max-concurrency", concurrency.to_string()),

@@ -29,7 +29,7 @@ pub fn tables(results: &[CellResult]) -> String {
     }
     let mut text = String::new();
     for (title, members) in &groups {
-        text += &format!("\n{}\n", clipped(title, WIDTH));
+        text += &format!("\n{}\n", clipped(title));
         text += &format!("{}\n\n", latency(members));
         text += &format!("{}\n", resources(members));
         for note in notes(members) {
@@ -63,8 +63,13 @@ fn title(cell: &CellSpec) -> String {
     )
 }
 
-/// One line of at most `width` characters, since labels hold the user's own text.
-fn clipped(text: &str, width: usize) -> String {
+/// One line, since labels hold the user's own text.
+pub(super) fn clipped(text: &str) -> String {
+    cut(text, WIDTH)
+}
+
+/// One line of at most `width` characters.
+fn cut(text: &str, width: usize) -> String {
     let line = text.replace(char::is_control, " ");
     match line.chars().count() > width {
         true => line.chars().take(width - 1).chain(['…']).collect(),
@@ -169,7 +174,18 @@ fn notes(results: &[&CellResult]) -> Vec<String> {
         if failed > 0 {
             let all: usize = result.runs.iter().map(|r| r.summary.requests).sum();
             let what = format!("{failed} of {all} requests timed out or were rejected");
-            notes.push(clipped(&format!("{what}: {}", result.cell), WIDTH));
+            notes.push(clipped(&format!("{what}: {}", result.cell)));
+        }
+    }
+    for result in results {
+        let preempted: usize = result
+            .runs
+            .iter()
+            .map(|r| r.summary.preemptions_total)
+            .sum();
+        if preempted > 0 {
+            let what = format!("{preempted} times a row gave its KV pages to an older one");
+            notes.push(clipped(&format!("{what}: {}", result.cell)));
         }
     }
     notes
@@ -193,8 +209,8 @@ pub fn dry_run(cells: &[CellSpec]) -> String {
         row.extend(setting(cell));
         row.push(cell.padding.to_string());
         row.push(cell.load.to_string());
-        row.push(clipped(&cell.output_len, 16));
-        row.push(clipped(&cell.prompts, 40));
+        row.push(cut(&cell.output_len, 16));
+        row.push(cut(&cell.prompts, 40));
         table.add_row(row);
     }
     table.to_string()

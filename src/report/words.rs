@@ -2,9 +2,11 @@
 
 use comfy_table::Table;
 
-use super::table::empty;
+use super::table::{aligned, clipped, empty};
 use super::{Header, SavedSweep, remeasure};
-use crate::analysis::{Advice, ComparedCell, Comparison, Order, Pair, ScalingPoint, Verdict};
+use crate::analysis::{
+    Advice, Beside, ComparedCell, Comparison, Order, Pair, PolicyGroup, ScalingPoint, Verdict,
+};
 use crate::number::short;
 
 /// How much longer a step takes with more rows, beside the work. Empty without two batch sizes.
@@ -35,6 +37,43 @@ pub fn scaling(points: &[ScalingPoint]) -> String {
         "Time of a full step, in times of batch {}, beside the work\n{table}\n",
         first.rows
     )
+}
+
+/// The policies under the same load, in times of static. Empty where one policy was measured.
+pub fn policies(groups: &[PolicyGroup]) -> String {
+    groups.iter().map(policy_table).collect()
+}
+
+fn policy_table(group: &PolicyGroup) -> String {
+    let times = |b: &Beside| match b.times_static {
+        Some(times) => format!("{} {}×", short(b.value), short(Some(times))),
+        None => short(b.value),
+    };
+    let mut table = empty(vec![
+        "setting",
+        "idle row\nsteps %",
+        "output\ntok/s",
+        "TTFT\navg ms",
+        "TTFT\nP95 ms",
+        "latency\navg ms",
+        "latency\nP95 ms",
+    ]);
+    for c in &group.cells {
+        table.add_row([
+            c.setting.clone(),
+            short(c.idle_row_steps_percent),
+            times(&c.output_throughput),
+            times(&c.ttft_ms_mean),
+            times(&c.ttft_ms_p95),
+            times(&c.e2el_ms_mean),
+            times(&c.e2el_ms_p95),
+        ]);
+    }
+    let title = format!(
+        "The policies at batch {} under the same load, in times of static · {} · output {} · prompt: {}",
+        group.batch_size, group.load, group.output_len, group.prompts
+    );
+    format!("{}\n{}\n\n", clipped(&title), aligned(table))
 }
 
 /// day2's expectations and what the data say.

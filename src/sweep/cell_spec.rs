@@ -49,6 +49,20 @@ impl CellSpec {
         self.prompts == other.prompts && self.output_len == other.output_len
     }
 
+    /// Without batch size and load: "dynamic 10 ms", "static", "dynamic 0 ms ragged".
+    pub fn setting(&self) -> String {
+        let window = self.window_ms.map_or(String::new(), |w| format!(" {w} ms"));
+        format!("{}{window}{}", self.policy, self.padding_name())
+    }
+
+    /// After a policy that may pad, what is not usual.
+    fn padding_name(&self) -> &'static str {
+        match (self.policy, self.padding) {
+            (PolicyKind::Continuous, _) | (_, Padding::Padded) => "",
+            (_, Padding::Ragged) => " ragged",
+        }
+    }
+
     pub(super) fn policy(&self, options: &MeasureOptions) -> Box<dyn Policy> {
         let window = Duration::from_secs_f64(self.window_ms.unwrap_or_default() / 1e3);
         match self.policy {
@@ -80,9 +94,6 @@ impl fmt::Display for CellSpec {
         if let Some(window) = self.window_ms {
             write!(f, " window {window} ms")?;
         }
-        if self.padding == Padding::Ragged && self.policy != PolicyKind::Continuous {
-            f.write_str(" ragged")?;
-        }
-        write!(f, ", {}", self.load)
+        write!(f, "{}, {}", self.padding_name(), self.load)
     }
 }

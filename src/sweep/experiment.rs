@@ -85,7 +85,7 @@ impl Experiment {
                 windows_ms: vec![0.0],
                 // Padding is another waste, which `padding` measures.
                 paddings: vec![Padding::Ragged],
-                input_lens: vec!["32-512"],
+                input_lens: vec!["32-256"],
                 output_lens: vec!["16-256"],
                 load: LoadChoice::Offline,
             },

@@ -50,6 +50,15 @@ pub struct Measure<'a> {
     pub eos_tokens: &'a [u32],
 }
 
+/// What earlier cells decide about the load of one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sent {
+    /// Of an open load, in req/s.
+    pub rate: Option<f64>,
+    /// Of a run; none: enough for its length.
+    pub requests: Option<usize>,
+}
+
 /// One load, ready to run.
 struct Run<'a> {
     index: usize,
@@ -69,18 +78,21 @@ pub struct Measured {
 }
 
 impl Measure<'_> {
-    /// Measures cell number `index`. `rate` is that of an open load; `news` hears the share done
-    /// and the tokens per second.
+    /// Measures cell number `index`; `news` hears the share done and the tokens per second.
     pub fn cell(
         &mut self,
         index: usize,
         cell: &CellSpec,
-        rate: Option<f64>,
+        sent: Sent,
         news: News<'_>,
     ) -> Result<Measured, Error> {
+        let rate = sent.rate;
         let warm = self.warm_up(cell)?;
         // An open load sends the same requests whatever the policy does with them.
-        let mut requests = self.requests_for(rate.unwrap_or(warm))?;
+        let mut requests = match sent.requests {
+            Some(requests) => requests,
+            None => self.requests_for(rate.unwrap_or(warm))?,
+        };
         let (mut runs, mut requests_of_runs) = (Vec::new(), Vec::new());
         for run_index in 0..self.options.num_runs {
             let (done, all) = (run_index as f64, self.options.num_runs as f64);
@@ -101,7 +113,7 @@ impl Measure<'_> {
                 )?;
                 let seconds = result.summary.duration_s;
                 run = Some((result, traces));
-                if seconds >= self.options.min_seconds {
+                if seconds >= self.options.min_seconds || sent.requests.is_some() {
                     break;
                 }
                 requests = self.requests_for(requests as f64 / seconds.max(1e-3))?;

@@ -13,7 +13,7 @@ pub use cell_spec::{CellSpec, PolicyKind};
 pub use experiment::{Experiment, Preset};
 pub use grid::{Grid, all_cells};
 pub use load::{LoadChoice, LoadSpec, Reference};
-pub use measure::{Measure, Measured, Prompts, Workload};
+pub use measure::{Measure, Measured, Prompts, Sent, Workload};
 pub use options::MeasureOptions;
 pub use result::{CellResult, RunMetric, RunResult, WITH_CONFIDENCE};
 pub use resume::{differences, read_cells};
@@ -56,9 +56,12 @@ pub fn run(
             return Ok(Outcome::Interrupted);
         }
         observer.cell_started(index, cell);
-        let rate = request_rate(cell, cells, results)?;
+        let sent = Sent {
+            rate: request_rate(cell, cells, results)?,
+            requests: offline_requests(cell, results),
+        };
         let begin = measure.clock.now();
-        let measured = measure.cell(index, cell, rate, &mut |share, tokens| {
+        let measured = measure.cell(index, cell, sent, &mut |share, tokens| {
             observer.cell_progressed(share, tokens);
         })?;
         let kept = observer.cell_finished(&measured, &samples_since(measure, begin));
@@ -76,6 +79,21 @@ fn samples_since(measure: &Measure<'_>, begin: Duration) -> Vec<GpuSample> {
     sampler
         .flat_map(|s| s.samples(begin, measure.clock.now()))
         .collect()
+}
+
+/// Offline, everybody waits for all who are before them, so that latencies are comparable only where
+/// equally many are: as many as in the first cell of the same work and batch size, whatever the
+/// policy.
+fn offline_requests(cell: &CellSpec, results: &[CellResult]) -> Option<usize> {
+    let alike = |r: &&CellResult| {
+        let other = &r.cell;
+        other.load == LoadSpec::Offline
+            && other.batch_size == cell.batch_size
+            && other.same_work(cell)
+    };
+    let first = results.iter().filter(alike).min_by_key(|r| r.index);
+    let first = first.filter(|_| cell.load == LoadSpec::Offline)?;
+    first.runs.iter().map(|r| r.summary.requests).max()
 }
 
 /// The rate of an open load: as given, or a share of the request throughput that the closed loop

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use batchlab::analysis::{Analysis, Context};
-use batchlab::report::{Report, ResultsFolder, SavedSweep, tables, write_page};
-use batchlab::sweep::{CellResult, Measured};
+use batchlab::report::{Report, ResultsFolder, SavedSweep, remeasure, tables, write_page};
+use batchlab::scheduler::Padding;
+use batchlab::sweep::{CellResult, Measured, PolicyKind};
 use batchlab::telemetry::{GpuReading, GpuSample};
 use tempfile::tempdir;
 
@@ -16,10 +17,8 @@ fn write(folder: &Path, cells: &[Measured], samples: &[GpuSample]) {
         results.append(cell, samples).unwrap();
     }
     let cells: Vec<CellResult> = cells.iter().map(|c| c.result.clone()).collect();
-    let report = Report {
-        header: header(cells.len(), "<b>bold</b> & 'model'"),
-        cells: &cells,
-    };
+    let header = header(cells.len(), "<b>bold</b> & 'model'");
+    let report = Report::of(header, &cells);
     results.write_report(&report).unwrap();
 }
 
@@ -221,6 +220,19 @@ fn missing_requests_and_cells_are_told_and_damage_is_named() {
         nowhere.contains("give the --output of a sweep"),
         "{nowhere}"
     );
+}
+
+#[test]
+fn a_continuous_cell_is_measured_again_by_its_own_options() {
+    let mut c = cell(0, closed(4), SHAPE).result;
+    c.cell.policy = PolicyKind::Continuous;
+    c.cell.padding = Padding::Ragged;
+    c.cell.window_ms = Some(5.0);
+    let command = remeasure(&header(1, "m"), &c);
+    assert!(command.contains("--policies continuous --batch-sizes 4 --prefill-windows-ms 5 "));
+    assert!(!command.contains("--padding"), "{command}");
+    c.cell.window_ms = None;
+    assert!(!remeasure(&header(1, "m"), &c).contains("windows-ms"));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Every expectation: where it holds, where it does not, and where nobody can tell.
 
-use batchlab::analysis::{Analysis, Context, Ruling, Verdict};
+use batchlab::analysis::{Analysis, Context, Ruling, Verdict, policy_groups};
 use batchlab::scheduler::Padding;
-use batchlab::sweep::{LoadSpec, Measured, PolicyKind};
+use batchlab::sweep::{CellSpec, LoadSpec, Measured, PolicyKind};
 
 use crate::made::{SHAPE, Shape, cell, cell_of_runs, closed, poisson};
 
@@ -199,6 +199,74 @@ fn few_requests_under_static_and_dynamic() {
     assert!(missing.why.contains("--experiment few-requests"));
 }
 
+/// The same requests under static, with idle rows, and under continuous.
+fn mixed_lengths(fixed_ms: f64, continuous_ms: f64, load: LoadSpec) -> [Measured; 2] {
+    let of = |index, policy, service_ms, idle_share| {
+        let spec = CellSpec {
+            policy,
+            window_ms: None,
+            padding: Padding::Ragged,
+            load,
+            ..closed(4)
+        };
+        let shape = Shape {
+            rows: 4,
+            service_ms,
+            idle_share,
+            ..SHAPE
+        };
+        cell(index, spec, shape)
+    };
+    [
+        of(0, PolicyKind::Static, fixed_ms, 0.25),
+        of(1, PolicyKind::Continuous, continuous_ms, 0.0),
+    ]
+}
+
+#[test]
+fn continuous_batching_beside_static() {
+    let claim = "join and leave";
+    let v = verdict(&mixed_lengths(100.0, 80.0, LoadSpec::Offline), claim);
+    assert_eq!(v.ruling, Ruling::Holds);
+    assert!(
+        v.numbers.starts_with("batch 4, output 10, offline: 25.00 % of the row-steps idle under static, 0 % under continuous; "),
+        "{}",
+        v.numbers
+    );
+    let slower = mixed_lengths(80.0, 100.0, LoadSpec::Offline);
+    assert_eq!(ruling(&slower, claim), Ruling::DoesNotHold);
+    let alike = mixed_lengths(100.0, 100.1, LoadSpec::Offline);
+    assert_eq!(ruling(&alike, claim), Ruling::CannotTell);
+    // What can be served as it comes gives as many tokens under every policy.
+    let rate = LoadSpec::Poisson {
+        rate: 1.0,
+        burstiness: 1.0,
+    };
+    let missing = verdict(&mixed_lengths(100.0, 80.0, rate), claim);
+    assert_eq!(missing.ruling, Ruling::CannotTell);
+    assert!(missing.why.contains("--experiment mixed-lengths"));
+}
+
+#[test]
+fn policies_under_the_same_load_stand_beside_static() {
+    let mut cells: Vec<Measured> = mixed_lengths(100.0, 80.0, LoadSpec::Offline).into();
+    let mut padded = cells[0].clone();
+    padded.result.cell.padding = Padding::Padded;
+    cells.push(padded);
+    // Of another load, and alone there.
+    cells.push(cell(3, closed(4), SHAPE));
+    let groups = policy_groups(cells.iter().map(|c| &c.result));
+    assert_eq!(groups.len(), 1);
+    let of_group = &groups[0].cells;
+    let settings: Vec<&str> = of_group.iter().map(|c| c.setting.as_str()).collect();
+    assert_eq!(settings, ["static ragged", "continuous", "static"]);
+    assert_eq!(of_group[1].idle_row_steps_percent, Some(0.0));
+    assert_eq!(of_group[0].output_throughput.times_static, Some(1.0));
+    let times = of_group[1].output_throughput.times_static.unwrap();
+    assert!((times / (100.0 / 80.0) - 1.0).abs() < 1e-9, "{times}");
+    assert_eq!(of_group[1].e2el_ms_mean.value, Some(80.0));
+}
+
 #[test]
 fn a_window_buys_rows_with_waiting() {
     let at = |window, rows, queue_ms| {
@@ -369,7 +437,7 @@ fn a_size_that_completed_nothing_leaves_its_claims_open() {
 fn a_single_cell_and_no_cell_leave_every_expectation_open() {
     for cells in [vec![], vec![cell(0, closed(4), SHAPE)]] {
         let all = verdicts(&cells);
-        assert_eq!(all.len(), 10);
+        assert_eq!(all.len(), 11);
         for v in all {
             assert_eq!(v.ruling, Ruling::CannotTell, "{}", v.claim);
             assert!(!v.why.is_empty());

@@ -84,7 +84,11 @@ fn sweep_of(grid: &Grid, results: &mut Vec<CellResult>, stop_after: usize) -> (O
             label: "p".into(),
             prompts: Prompts::Lines(vec![vec![1, 2, 3]]),
         }],
-        output_lens: &["8".parse().unwrap()],
+        output_lens: &grid
+            .output_lens
+            .iter()
+            .map(|mix| mix.parse().unwrap())
+            .collect::<Vec<_>>(),
         max_positions: 256,
         vocab: 100,
         eos_tokens: &[],
@@ -192,4 +196,47 @@ fn a_saturation_sweep_puts_every_setting_under_the_same_rates() {
     };
     assert!(queue(1, 75.0) > 20.0 * queue(1, 10.0));
     assert!(queue(1, 75.0) > 20.0 * queue(4, 75.0));
+}
+
+#[test]
+fn continuous_does_the_work_of_static_in_fewer_steps() {
+    let grid = Grid {
+        policies: vec![PolicyKind::Static, PolicyKind::Continuous],
+        batch_sizes: vec![4],
+        windows_ms: vec![],
+        paddings: vec![Padding::Padded, Padding::Ragged],
+        output_lens: vec!["2-30".into()],
+        load: LoadChoice::Offline,
+        ..grid()
+    };
+    let mut results = Vec::new();
+    let (_, notes) = sweep_of(&grid, &mut results, usize::MAX);
+    let settings: Vec<String> = results.iter().map(|r| r.cell.setting()).collect();
+    assert_eq!(settings, ["static", "static ragged", "continuous"]);
+    let summary = |i: usize| &results[i].runs[0].summary;
+    let (fixed, continuous) = (summary(1), summary(2));
+    assert_eq!(
+        fixed.output_tokens, continuous.output_tokens,
+        "the same requests"
+    );
+    assert_eq!(continuous.idle_percent(), Some(0.0));
+    assert!(fixed.idle_percent().unwrap() > 20.0);
+    // Every decoded token but each request's first is a row-step, idle ones come on top.
+    let decoded = continuous.output_tokens - continuous.completed;
+    assert_eq!(continuous.row_steps, decoded);
+    assert_eq!(fixed.row_steps - fixed.idle_row_steps, decoded);
+    assert!(continuous.output_throughput > 1.3 * fixed.output_throughput);
+    // Four rows of a step but for the end of the load; four of every batch.
+    let rows = continuous.actual_batch_size.unwrap();
+    assert!((3.5..4.0).contains(&rows), "{rows}");
+    assert_eq!(continuous.batch_utilization_percent, Some(25.0 * rows));
+    assert!(fixed.actual_batch_size.unwrap() > 3.9);
+    // A row is free as soon as its request ends, and not before all of its batch have.
+    let freed = |i: usize| {
+        notes.requests[i]
+            .iter()
+            .filter(|r| r.released_ms == r.last_token_ms)
+    };
+    assert_eq!(freed(2).count(), notes.requests[2].len());
+    assert!(freed(1).count() < notes.requests[1].len());
 }

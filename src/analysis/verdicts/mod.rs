@@ -62,6 +62,7 @@ pub fn verdicts(evidence: &Evidence<'_>) -> Vec<Verdict> {
         waste::padding_costs_something(evidence.cells),
         batch_size::kv_grows_linearly(evidence.ladder, evidence.kv_bytes),
         waste::idle_rows_cost(evidence.cells),
+        waste::continuous_fills_them(evidence.cells),
         batch_size::smallest_is_fastest(evidence.ladder),
         batch_size::largest_has_most_throughput(evidence.ladder),
         batch_size::largest_uses_the_gpu_most(evidence.gpu_utilization),

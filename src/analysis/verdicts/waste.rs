@@ -1,10 +1,11 @@
-//! Padding and idle rows (day2 §3.3, §4.3).
+//! Padding, idle rows, and what becomes of them under continuous batching (day2 §3.3, §4.3).
 
 use super::{NO_INTERVAL, Ruling, Verdict, untested};
 use crate::analysis::costs::{idle_costs, padding_costs};
 use crate::analysis::estimate::{Estimate, Order, THROUGHPUT};
+use crate::analysis::lines::{Axis, lines};
 use crate::number::short;
-use crate::sweep::Measured;
+use crate::sweep::{Measured, PolicyKind};
 
 pub(super) fn padding_costs_something(cells: &[Measured]) -> Verdict {
     let (section, claim) = (
@@ -106,5 +107,78 @@ pub(super) fn idle_rows_cost(cells: &[Measured]) -> Verdict {
             equal.result.cell.output_len
         ),
         why: why.into(),
+    }
+}
+
+fn idle(cell: &Measured) -> Option<f64> {
+    cell.result.mean(|r| r.summary.idle_percent())
+}
+
+/// How much idles under static, in percent, and both cells. Not under open loads: what can be served
+/// as it comes gives as many tokens under every policy.
+fn static_beside_continuous<'a>(
+    line: &[&'a Measured],
+) -> Option<(f64, &'a Measured, &'a Measured)> {
+    let of = |policy| {
+        line.iter()
+            .find(|c| c.result.cell.policy == policy)
+            .copied()
+    };
+    let (fixed, continuous) = (of(PolicyKind::Static)?, of(PolicyKind::Continuous)?);
+    let idles = idle(fixed).filter(|percent| *percent > 0.0)?;
+    (!fixed.result.cell.load.is_open()).then_some((idles, fixed, continuous))
+}
+
+pub(super) fn continuous_fills_them(cells: &[Measured]) -> Verdict {
+    let (section, claim) = (
+        "§4.3",
+        "where rows join and leave between steps, none idles, and there are more tokens per second",
+    );
+    let pairs = lines(cells, Axis::Policy);
+    let pairs = pairs
+        .iter()
+        .filter_map(|line| static_beside_continuous(line));
+    let most = pairs.max_by(|a, b| a.0.total_cmp(&b.0));
+    let Some((idles, fixed, continuous)) = most else {
+        return untested(
+            section,
+            claim,
+            "no ragged static cell with idle rows stands beside a continuous one; run --experiment mixed-lengths",
+        );
+    };
+    let throughput = |c| Estimate::of(c, THROUGHPUT);
+    let (Some(a), Some(b)) = (throughput(fixed), throughput(continuous)) else {
+        return untested(section, claim, "a cell has no completed request");
+    };
+    let still_idle = idle(continuous).unwrap_or_default();
+    let (ruling, why) = match b.against(&a) {
+        Order::Above if still_idle == 0.0 => (
+            Ruling::Holds,
+            format!(
+                "{} % more tokens per second",
+                short(Some(100.0 * (b.mean / a.mean - 1.0)))
+            ),
+        ),
+        Order::Above => (Ruling::DoesNotHold, "rows of continuous idle".into()),
+        Order::Below => (
+            Ruling::DoesNotHold,
+            "continuous gives fewer tokens per second".into(),
+        ),
+        Order::Unsure => (Ruling::CannotTell, NO_INTERVAL.into()),
+    };
+    let cell = &fixed.result.cell;
+    Verdict {
+        section,
+        claim: claim.into(),
+        ruling,
+        numbers: format!(
+            "batch {}, output {}, {}: {} % of the row-steps idle under static, {} % under continuous; {a} tok/s against {b}",
+            cell.batch_size,
+            cell.output_len,
+            cell.load,
+            short(Some(idles)),
+            short(Some(still_idle)),
+        ),
+        why,
     }
 }

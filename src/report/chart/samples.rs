@@ -87,7 +87,13 @@ fn stacked_bars() -> StackedBars {
     let bars = BATCHES.iter().flat_map(|batch| {
         WINDOWS.map(|window| Bar {
             label: format!("dynamic B={batch} w={window}"),
-            values: vec![window / 2.0, 12.0, 40.0 + 2.0 * batch, 1.0 + batch / 3.0],
+            values: vec![
+                window / 2.0,
+                12.0,
+                40.0 + 2.0 * batch,
+                1.0 + batch / 3.0,
+                0.0,
+            ],
         })
     });
     StackedBars {

@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn parts_are_as_long_as_their_values() {
         let chart = bars(vec![
-            bar("B=8 w=10", &[10.0, 20.0, 70.0, 0.0]),
+            bar("B=8 w=10", &[10.0, 20.0, 70.0, 0.0, 0.0]),
             bar("B=1", &[1.0]),
         ]);
         let picture = chart.picture().unwrap();

@@ -54,10 +54,18 @@ pub enum Phase {
     Decode,
     /// Its own work is done, its batch is not.
     Idle,
+    /// It lost its KV pages, and what was in them is computed again.
+    Preempted,
 }
 
 impl Phase {
-    pub const ALL: [Self; 4] = [Self::Waiting, Self::Prefill, Self::Decode, Self::Idle];
+    pub const ALL: [Self; 5] = [
+        Self::Waiting,
+        Self::Prefill,
+        Self::Decode,
+        Self::Idle,
+        Self::Preempted,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -65,6 +73,7 @@ impl Phase {
             Self::Prefill => "prefill",
             Self::Decode => "decode",
             Self::Idle => "idle",
+            Self::Preempted => "preempted",
         }
     }
 
@@ -74,6 +83,7 @@ impl Phase {
             Self::Prefill => PALETTE[1],
             Self::Decode => PALETTE[0],
             Self::Idle => WASTE,
+            Self::Preempted => PALETTE[3],
         }
     }
 }

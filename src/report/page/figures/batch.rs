@@ -1,7 +1,7 @@
 //! Latency and throughput against the batch size, a line for each policy and window (day2 §5.3).
 
 use super::super::figure::{Figure, Figures, NumberTable};
-use super::{MOST_FIGURES, MOST_SERIES, mean_and_half, setting};
+use super::{MOST_FIGURES, MOST_SERIES, mean_and_half};
 use crate::analysis::{
     Analysis, Axis as CellAxis, Estimate, LATENCY, Premise, Quantity, THROUGHPUT, lines,
 };
@@ -93,7 +93,7 @@ fn figure(
             });
         }
         series.push(Series {
-            name: setting(&line[0].result.cell),
+            name: line[0].result.cell.setting(),
             points,
         });
     }

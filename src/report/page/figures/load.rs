@@ -1,7 +1,7 @@
 //! Latency and served requests against the offered load (day2 §2, §3.1).
 
 use super::super::figure::{Figure, Figures, NumberTable};
-use super::{MOST_FIGURES, MOST_SERIES, setting};
+use super::{MOST_FIGURES, MOST_SERIES};
 use crate::analysis::{Analysis, Axis as CellAxis, Estimate, LATENCY, lines, over_saturated};
 use crate::number::short;
 use crate::report::chart::{Axis, Lines, Reference, Scale, Series, SeriesPoint};
@@ -31,7 +31,7 @@ type Draw = fn(usize, &[Vec<&Measured>]) -> Result<Figure, super::ChartError>;
 
 fn name(curve: &[&Measured]) -> String {
     let cell = &curve[0].result.cell;
-    format!("batch {} {}", cell.batch_size, setting(cell))
+    format!("batch {} {}", cell.batch_size, cell.setting())
 }
 
 fn rates(curve: &[&Measured]) -> impl Iterator<Item = f64> {

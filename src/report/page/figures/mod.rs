@@ -5,6 +5,7 @@ mod gpu;
 mod kernels;
 mod load;
 mod memory;
+mod policies;
 mod scaling;
 mod timeline;
 mod tradeoff;
@@ -17,8 +18,7 @@ use crate::analysis::{Analysis, Estimate};
 use crate::number::short;
 use crate::report::SavedSweep;
 use crate::report::chart::ChartError;
-use crate::scheduler::Padding;
-use crate::sweep::{CellSpec, Measured};
+use crate::sweep::{Measured, PolicyKind};
 
 pub use kernels::KernelTimes;
 
@@ -47,6 +47,11 @@ pub fn sections(
             drawn: tradeoff::draw(analysis).map_err(failed)?,
         },
         Section {
+            title: "The policies under the same load",
+            intro: "Static and dynamic batches run until their slowest row ends; continuous batching lets rows join and leave between steps.",
+            drawn: policies::draw(analysis).map_err(failed)?,
+        },
+        Section {
             title: "What the batch size does",
             intro: "One line for each policy and window.",
             drawn: batch::draw(analysis).map_err(failed)?,
@@ -68,7 +73,7 @@ pub fn sections(
         },
         Section {
             title: "Requests over time",
-            intro: "The first requests of a run as they were recorded. Idle is a row that has finished and waits for the slowest of its batch.",
+            intro: "The first requests of a run as they were recorded, one line a request, and then one line a row in which they ran. Idle is a row that has finished and waits for the slowest of its batch.",
             drawn: timeline::draw(&chosen).map_err(failed)?.into(),
         },
         Section {
@@ -101,7 +106,8 @@ fn failed(error: ChartError) -> Error {
     ))
 }
 
-/// Cells worth a close look: the ends of the ladder, what was picked, what wasted most.
+/// Cells worth a close look: the ends of the ladder, what wasted most, the first continuous one, what
+/// was picked.
 fn chosen<'a>(analysis: &Analysis<'a>) -> Vec<&'a Measured> {
     let ladder = &analysis.ladder;
     let ends = ladder.first().into_iter().chain(ladder.last()).copied();
@@ -124,24 +130,16 @@ fn chosen<'a>(analysis: &Analysis<'a>) -> Vec<&'a Measured> {
                 .total_cmp(&latency(b).unwrap_or(0.0))
         });
     let mut chosen: Vec<&Measured> = Vec::new();
-    let all = ends.chain(idle.map(|i| i.cell)).chain(picks).chain(slowest);
+    let mut continuous = analysis.cells.iter();
+    let continuous = continuous.find(|c| c.result.cell.policy == PolicyKind::Continuous);
+    let all = ends.chain(idle.map(|i| i.cell)).chain(continuous);
+    let all = all.chain(picks).chain(slowest);
     for cell in all.chain(analysis.cells.first()) {
         if chosen.len() < MOST_CHOSEN && !chosen.iter().any(|c| std::ptr::eq(*c, cell)) {
             chosen.push(cell);
         }
     }
     chosen
-}
-
-/// The setting without its batch size and load: "dynamic 10 ms", "static", "dynamic 0 ms ragged".
-fn setting(cell: &CellSpec) -> String {
-    let window = cell.window_ms.map_or(String::new(), |w| format!(" {w} ms"));
-    let ragged = if cell.padding == Padding::Ragged {
-        " ragged"
-    } else {
-        ""
-    };
-    format!("{}{window}{ragged}", cell.policy)
 }
 
 fn mean_and_half(estimate: &Estimate) -> [String; 2] {

@@ -1,7 +1,7 @@
 //! Latency against throughput with the frontier and its knee (day2 §2.2).
 
 use super::super::figure::{Figure, Figures, NumberTable};
-use super::{MOST_FIGURES, setting};
+use super::MOST_FIGURES;
 use crate::analysis::{Analysis, Estimate, LATENCY, Quantity, THROUGHPUT, TradeOff};
 use crate::number::short;
 use crate::report::chart::{Axis, Frontier, Group, Knee, Mark, Scale, Scatter};
@@ -106,7 +106,7 @@ fn label(t: &TradeOff<'_>, cell: &Measured) -> String {
             format!("{} req/s", short(Some(rate)))
         }
         (_, Some(window)) if padding == Padding::Padded => format!("{window} ms"),
-        _ => setting(&cell.result.cell),
+        _ => cell.result.cell.setting(),
     }
 }
 

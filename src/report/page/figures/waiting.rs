@@ -1,7 +1,7 @@
 //! Latency split into waiting and service.
 
 use super::super::figure::{Figure, Figures, NumberTable};
-use super::{MOST_FIGURES, setting};
+use super::MOST_FIGURES;
 use crate::analysis::{Analysis, TradeOff};
 use crate::metrics::Statistics;
 use crate::number::short;
@@ -33,7 +33,7 @@ fn figure(index: usize, t: &TradeOff<'_>) -> Result<Figure, super::ChartError> {
             .result
             .request_rate
             .map_or(String::new(), |r| format!(" at {} req/s", short(Some(r))));
-        format!("batch {} {}{rate}", cell.batch_size, setting(cell))
+        format!("batch {} {}{rate}", cell.batch_size, cell.setting())
     };
     let bars = shown.iter().map(|c| Bar {
         label: label(c),

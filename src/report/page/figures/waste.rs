@@ -82,7 +82,8 @@ fn padding(costs: &[PaddingCost<'_>]) -> Result<Figure, super::ChartError> {
 fn idle(costs: &[IdleCost<'_>]) -> Result<Figure, super::ChartError> {
     let label = |c: &IdleCost<'_>| {
         let cell = &c.cell.result.cell;
-        format!("batch {} output {}", cell.batch_size, cell.output_len)
+        let (size, setting) = (cell.batch_size, cell.setting());
+        format!("batch {size} {setting} output {}", cell.output_len)
     };
     let bars = costs.iter().map(|c| Bar {
         label: label(c),
