@@ -5,7 +5,7 @@
 # Needs nvcc (scripts/install-nvcc.sh), strip and python3. Copy the folder over and run it there.
 set -euo pipefail
 
-tests=(kernel_parity cuda_model)
+tests=(kernel_parity cuda_model smollm2)
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
