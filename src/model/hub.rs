@@ -184,11 +184,12 @@ mod tests {
 
     #[test]
     fn a_hub_model_is_fetched_once_and_then_opens_offline() {
-        for name in ["gpt2-f32", "gpt2-sharded"] {
+        for name in ["gpt2-f32", "gpt2-sharded", "llama-sharded"] {
             let cache = tempfile::tempdir().unwrap();
             let folder = fetch_from(&serve(fixture(name)), cache.path(), "owner/tiny").unwrap();
-            let layers = Model::open(folder.to_str()).unwrap().spec.layers;
-            assert!(layers > 0);
+            let eos = Model::open(folder.to_str()).unwrap().spec.eos_tokens;
+            // The Llama's come from its generation_config.json; the others have none.
+            assert_eq!(eos.len(), if name == "llama-sharded" { 3 } else { 1 });
             let offline = fetch_from("http://127.0.0.1:9", cache.path(), "owner/tiny");
             assert_eq!(offline.unwrap(), folder);
         }

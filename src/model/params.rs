@@ -88,7 +88,7 @@ impl Param {
         }
     }
 
-    /// Row-major shape, as stored.
+    /// Row-major shape, as a runner has it.
     pub fn shape(self, spec: &ModelSpec) -> Vec<usize> {
         let attention = spec.heads * spec.head_dim;
         match self {
