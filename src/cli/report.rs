@@ -64,7 +64,7 @@ fn finish(
     let analysis = Analysis::of(&saved.cells, &context)?;
     let page = write_page(saved, &analysis, kernels, output)?;
     print(&format!(
-        "{}\n{}\n{}\n{}\nReport: {}",
+        "{}{}\n{}\n{}\nReport: {}",
         policies(&analysis.policies),
         scaling(&analysis.scaling),
         expectations(&analysis.verdicts),

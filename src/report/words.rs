@@ -73,7 +73,7 @@ fn policy_table(group: &PolicyGroup) -> String {
         "The policies at batch {} under the same load, in times of static · {} · output {} · prompt: {}",
         group.batch_size, group.load, group.output_len, group.prompts
     );
-    format!("{}\n{}\n\n", clipped(&title), aligned(table))
+    format!("\n{}\n{}\n", clipped(&title), aligned(table))
 }
 
 /// day2's expectations and what the data say.

@@ -34,7 +34,7 @@ impl Grid {
     /// Refuses what cannot be measured, naming the option.
     pub fn validate(&self) -> Result<(), Error> {
         let usage = |message: String| Err(Error::Usage(message));
-        not_empty("--policies", &self.policies, "static,dynamic")?;
+        not_empty("--policies", &self.policies, "static,continuous")?;
         not_empty("--batch-sizes", &self.batch_sizes, "1,4,8")?;
         not_empty("--prompt", &self.prompts, "a text")?;
         not_empty("--output-len", &self.output_lens, "32")?;
