@@ -157,10 +157,6 @@ fn step_plan(fresh: &[Vec<u32>], kv_len: usize, pages_per_row: u32, index: u32) 
     let first = kv_len - fresh[0].len();
     StepPlan {
         token_ids: fresh.concat(),
-        positions: fresh
-            .iter()
-            .flat_map(|_| first as u32..kv_len as u32)
-            .collect(),
         rows: (0..fresh.len() as u32)
             .map(|b| RowPlan {
                 query_len: kv_len - first,

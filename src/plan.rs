@@ -28,6 +28,12 @@ pub struct RowPlan {
 }
 
 impl RowPlan {
+    /// Position ids of its tokens in this step: KV indices without the left padding, where they are 0.
+    pub fn positions(&self) -> impl Iterator<Item = u32> {
+        let first = self.kv_start;
+        (self.kv_len - self.query_len..self.kv_len).map(move |i| i.saturating_sub(first) as u32)
+    }
+
     /// Pairs of a query and a key that it sees: the last query sees all n visible positions, each
     /// one before it one less.
     pub fn query_key_pairs(&self) -> usize {
@@ -42,8 +48,6 @@ impl RowPlan {
 pub struct StepPlan {
     /// `[T]` token ids, T = Σ `query_len`.
     pub token_ids: Vec<u32>,
-    /// `[T]` position ids: the index into the position embedding (0 on padding).
-    pub positions: Vec<u32>,
     /// `[B]` rows.
     pub rows: Vec<RowPlan>,
 }
@@ -98,5 +102,19 @@ mod tests {
             let keys = queries.flat_map(|q| (kv_start..kv_len).filter(move |&k| k <= q));
             assert_eq!(row.query_key_pairs(), keys.count(), "{row:?}");
         }
+    }
+
+    #[test]
+    fn positions_begin_after_the_padding() {
+        let row = RowPlan {
+            query_len: 4,
+            kv_start: 3,
+            kv_len: 6,
+            pages: Vec::new(),
+            sampling: Sampling::GREEDY,
+            penalised: Vec::new(),
+            sample_index: 0,
+        };
+        assert_eq!(row.positions().collect::<Vec<_>>(), [0, 0, 1, 2]);
     }
 }

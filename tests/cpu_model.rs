@@ -80,10 +80,8 @@ fn step(runner: &mut dyn Runner, rows: &mut [&mut Row], chunk: usize) {
     for row in rows.iter_mut() {
         let fresh = row.pending.drain(..chunk.min(row.pending.len()));
         let first = row.kv_len;
+        row.kv_len = first + fresh.len();
         plan.token_ids.extend(fresh);
-        row.kv_len = first + plan.token_ids.len() - plan.positions.len();
-        let position = |i: usize| i.saturating_sub(row.kv_start) as u32;
-        plan.positions.extend((first..row.kv_len).map(position));
         plan.rows.push(RowPlan {
             query_len: row.kv_len - first,
             // A chunk may lie in the padding as a whole, and sees nothing.
@@ -347,7 +345,6 @@ fn a_plan_out_of_bounds_is_an_error() {
     let mut runner = CpuRunner::new(&bundled(), &options(16)).unwrap();
     let mut plan = StepPlan {
         token_ids: vec![50_257],
-        positions: vec![0],
         rows: vec![RowPlan {
             query_len: 1,
             kv_start: 0,

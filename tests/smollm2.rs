@@ -96,7 +96,6 @@ impl Batch {
         for (index, (tokens, before)) in self.rows.iter().enumerate() {
             let (kv_len, first) = (before + tokens.len(), index * self.pages_each);
             plan.token_ids.extend(tokens);
-            plan.positions.extend(*before as u32..kv_len as u32);
             plan.rows.push(RowPlan {
                 query_len: tokens.len(),
                 kv_start: 0,

@@ -26,19 +26,14 @@ impl Bounds {
         if plan.rows.is_empty() {
             return refuse("it has no rows".into());
         }
-        if plan.token_ids.len() != tokens || plan.positions.len() != tokens {
+        if plan.token_ids.len() != tokens {
             return refuse(format!(
-                "its rows have {tokens} tokens, but it lists {} token ids and {} positions",
-                plan.token_ids.len(),
-                plan.positions.len()
+                "its rows have {tokens} tokens, but it lists {} token ids",
+                plan.token_ids.len()
             ));
         }
         if let Some(id) = plan.token_ids.iter().find(|&&id| id as usize >= self.vocab) {
             return refuse(format!("token id {id}, vocabulary {}", self.vocab));
-        }
-        let beyond = |&&position: &&u32| position as usize >= self.max_positions;
-        if let Some(position) = plan.positions.iter().find(beyond) {
-            return refuse(format!("position {position} of {}", self.max_positions));
         }
         for (index, row) in plan.rows.iter().enumerate() {
             self.check_row(row)
@@ -53,6 +48,13 @@ impl Bounds {
             return Err(format!(
                 "query length {query} and KV range {start}..{len}, of at most {}",
                 self.limits.max_kv_len
+            ));
+        }
+        if len - start > self.max_positions {
+            return Err(format!(
+                "position {} of {}",
+                len - start - 1,
+                self.max_positions
             ));
         }
         let needed = len.div_ceil(self.page_size);
@@ -126,7 +128,6 @@ mod tests {
         };
         StepPlan {
             token_ids: vec![99, 0, 5],
-            positions: vec![0, 1, 15],
             rows: vec![row(2, 2, &[5]), row(1, 9, &[0, 1])],
         }
     }
@@ -139,14 +140,16 @@ mod tests {
     #[test]
     fn each_number_out_of_bounds_is_refused_and_named() {
         type Spoil = fn(&mut StepPlan);
-        let cases: [(&str, Spoil); 16] = [
+        let cases: [(&str, Spoil); 15] = [
             ("no rows", |p| *p = StepPlan::default()),
             ("3 rows", |p| p.rows.push(p.rows[0].clone())),
             ("9 tokens", |p| p.rows[0].query_len = 8),
             ("lists 2 token ids", |p| p.token_ids.truncate(2)),
-            ("4 positions", |p| p.positions.push(0)),
             ("token id 100", |p| p.token_ids[1] = 100),
-            ("position 16", |p| p.positions[2] = 16),
+            ("position 16", |p| {
+                p.rows[1].kv_len = 17;
+                p.rows[1].pages.push(2);
+            }),
             ("query length 2", |p| p.rows[0].kv_len = 1),
             ("0..33", |p| p.rows[1].kv_len = 33),
             ("3..2", |p| p.rows[0].kv_start = 3),

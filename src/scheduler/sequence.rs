@@ -119,19 +119,18 @@ impl Sequence {
         });
     }
 
-    /// The token id and position id at a KV index.
-    fn token(&self, index: usize) -> (u32, u32) {
-        // Any valid id may stand on a masked position; position 0 as on any masked token in HF.
+    /// The token id at a KV index.
+    fn token(&self, index: usize) -> u32 {
+        // Any valid id may stand on a masked position.
         let Some(position) = index.checked_sub(self.pad) else {
-            return (0, 0);
+            return 0;
         };
         let prompt = &self.request.prompt;
-        let id = match position.checked_sub(prompt.len()) {
+        match position.checked_sub(prompt.len()) {
             None => prompt[position],
             // An idle row has handed its output over; any valid id will do.
             Some(i) => self.output.get(i).copied().unwrap_or(0),
-        };
-        (id, position as u32)
+        }
     }
 
     /// Whether the token that the step gave belongs to the output: it does not after a part of a

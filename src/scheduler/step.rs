@@ -47,19 +47,15 @@ pub(super) struct StepWriter<'a> {
 impl<'a> StepWriter<'a> {
     pub fn over(plan: &'a mut StepPlan) -> Self {
         plan.token_ids.clear();
-        plan.positions.clear();
         Self {
             plan,
             shape: StepShape::default(),
         }
     }
 
-    /// Appends token ids with their positions.
-    pub fn tokens(&mut self, tokens: impl Iterator<Item = (u32, u32)>) {
-        for (id, position) in tokens {
-            self.plan.token_ids.push(id);
-            self.plan.positions.push(position);
-        }
+    /// Appends token ids.
+    pub fn tokens(&mut self, tokens: impl Iterator<Item = u32>) {
+        self.plan.token_ids.extend(tokens);
     }
 
     /// The next row; `write` sees what an older plan left in its place.

@@ -94,7 +94,6 @@ impl Batch {
             let end = row.tokens.len().min(row.fed.saturating_add(chunk));
             for i in row.fed..end {
                 plan.token_ids.push(row.tokens[i]);
-                plan.positions.push(i.saturating_sub(row.pad) as u32);
             }
             plan.rows.push(RowPlan {
                 query_len: end - row.fed,

@@ -6,7 +6,7 @@ use super::ops::{self, AttentionRow, KvSlot};
 use super::weights::{Linear, Norm, PositionTable, Weights};
 use crate::kv::KvLayout;
 use crate::model::ModelSpec;
-use crate::plan::StepPlan;
+use crate::plan::{RowPlan, StepPlan};
 use crate::runner::{Limits, RunnerError};
 
 /// The buffers of a step, for the largest step that the limits allow.
@@ -112,6 +112,7 @@ pub fn forward(
     let (t, b, c) = (plan.tokens(), plan.rows.len(), spec.channels);
     let slots = kv_slots(plan);
     let rows = attention_rows(plan);
+    let positions: Vec<u32> = plan.rows.iter().flat_map(RowPlan::positions).collect();
     let layer_elements = kv.len() / spec.layers;
 
     let x = &mut scratch.x[..t * c];
@@ -140,7 +141,7 @@ pub fn forward(
     };
 
     let embedding = &weights.token_embedding;
-    ops::embedding(x, &plan.token_ids, &plan.positions, embedding, learned, c);
+    ops::embedding(x, &plan.token_ids, &positions, embedding, learned, c);
     for (layer, kv) in weights
         .layers
         .iter()
@@ -149,7 +150,7 @@ pub fn forward(
         norm(normed, x, &layer.attn_norm);
         project(qkv, normed, &layer.qkv);
         if let Some(table) = rotary {
-            ops::rotate(qkv, &plan.positions, table, spec.heads, layout);
+            ops::rotate(qkv, &positions, table, spec.heads, layout);
         }
         ops::kv_append(q, kv, qkv, &slots, layout);
         ops::attention(attended, q, kv, &rows, spec.heads, layout);

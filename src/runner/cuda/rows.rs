@@ -211,7 +211,6 @@ mod tests {
     fn plan(rows: Vec<RowPlan>, token_ids: &[u32]) -> StepPlan {
         StepPlan {
             token_ids: token_ids.to_vec(),
-            positions: vec![0; token_ids.len()],
             rows,
         }
     }
