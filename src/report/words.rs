@@ -5,7 +5,8 @@ use comfy_table::Table;
 use super::table::{aligned, clipped, empty};
 use super::{Header, SavedSweep, remeasure};
 use crate::analysis::{
-    Advice, Beside, ComparedCell, Comparison, Order, Pair, PolicyGroup, ScalingPoint, Verdict,
+    Advice, Beside, ComparedCell, Comparison, Order, Pair, PolicyCell, PolicyGroup, ScalingPoint,
+    Verdict,
 };
 use crate::number::short;
 
@@ -69,8 +70,13 @@ fn policy_table(group: &PolicyGroup) -> String {
             times(&c.e2el_ms_p95),
         ]);
     }
+    let beside = |c: &PolicyCell| c.output_throughput.times_static.is_some();
+    let times = match group.cells.iter().any(beside) {
+        true => ", in times of static",
+        false => "",
+    };
     let title = format!(
-        "The policies at batch {} under the same load, in times of static · {} · output {} · prompt: {}",
+        "The policies at batch {} under the same load{times} · {} · output {} · prompt: {}",
         group.batch_size, group.load, group.output_len, group.prompts
     );
     format!("\n{}\n{}\n", clipped(&title), aligned(table))
