@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::batching::{Batching, Decision, Policy, Queue, QueueFull};
+use crate::batching::{Batching, Decision, Policy, Queue, QueueFull, QueueState};
 use crate::clock::Clock;
 use crate::metrics::{BatchRecord, StepRecord};
 use crate::plan::StepPlan;
@@ -172,11 +172,14 @@ impl<'a> Engine<'a> {
     /// Asks the policy, unless a batch must end first.
     fn decide(&self, now: Duration) -> Decision {
         match self.scheduler.admits() {
-            true => {
-                let started = self.scheduler.started();
-                let state = self.queue.state(now, started, self.more_expected);
-                self.policy.decide(&state)
-            }
+            true => self.policy.decide(&QueueState {
+                now,
+                queued: self.queue.len(),
+                oldest_arrival: self.queue.oldest_arrival(),
+                started: self.scheduler.started(),
+                last_start: self.records.batches.last().map(|batch| batch.start),
+                more_expected: self.more_expected,
+            }),
             false => Decision::Hold,
         }
     }

@@ -1,6 +1,6 @@
-//! Continuous batching: requests join whenever a row is free. Optionally prefills are held back until
-//! they fill the free rows or a window has passed (SGLang's prefill delayer), so that decoding rows
-//! are disturbed less often.
+//! Continuous batching: requests join whenever a row is free. Optionally prefills are held back
+//! (SGLang's prefill delayer) so that several share a step: decoding rows are disturbed less often, and
+//! some rows stay free for a while.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ pub struct Continuous {
     pub max_num_seqs: usize,
     /// Tokens of a step, those of decoding rows first.
     pub max_num_batched_tokens: usize,
-    /// From the arrival of the oldest queued request; 0 takes what is there.
+    /// From the arrival of the oldest queued request or from the last start, whichever is later; 0
+    /// takes what is there.
     pub prefill_window: Duration,
 }
 
@@ -54,19 +55,19 @@ impl Policy for Continuous {
         let Some(oldest) = queue.oldest_arrival.filter(|_| free > 0) else {
             return Decision::Hold;
         };
-        let deadline = oldest.saturating_add(self.prefill_window);
-        if queue.queued >= free {
-            Decision::Take {
-                count: free,
-                reason: CloseReason::Full,
-            }
-        } else if queue.now >= deadline {
-            Decision::Take {
-                count: queue.queued,
-                reason: CloseReason::Window,
-            }
-        } else {
-            Decision::WaitUntil(deadline)
+        let from = queue.last_start.map_or(oldest, |start| start.max(oldest));
+        let deadline = from.saturating_add(self.prefill_window);
+        // Where no row runs, none is disturbed.
+        let fills_all = queue.started == 0 && queue.queued >= free;
+        if queue.now < deadline && !fills_all {
+            return Decision::WaitUntil(deadline);
+        }
+        Decision::Take {
+            count: queue.queued.min(free),
+            reason: match queue.queued >= free {
+                true => CloseReason::Full,
+                false => CloseReason::Window,
+            },
         }
     }
 

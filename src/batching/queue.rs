@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::QueueState;
 use crate::request::{Request, RequestId};
 
 #[derive(Debug)]
@@ -36,15 +35,16 @@ impl Queue {
         Ok(())
     }
 
-    /// `started` and `more_expected` are as in [`QueueState`].
-    pub fn state(&self, now: Duration, started: usize, more_expected: bool) -> QueueState {
-        QueueState {
-            now,
-            queued: self.waiting.len(),
-            oldest_arrival: self.waiting.front().map(|r| r.arrival),
-            started,
-            more_expected,
-        }
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub fn oldest_arrival(&self) -> Option<Duration> {
+        self.waiting.front().map(|r| r.arrival)
     }
 
     /// The queued requests, oldest first.

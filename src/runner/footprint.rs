@@ -9,7 +9,7 @@ use crate::model::ModelSpec;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Footprint {
     pub weights: u64,
-    /// Activations of the largest step, and its inputs.
+    /// Activations of the largest step, its inputs, and the angles of rotary positions.
     pub scratch: u64,
     /// The KV slab, whole pages.
     pub kv: u64,

@@ -211,7 +211,7 @@ fn some_pages_stay_free_beside_running_rows_and_none_for_one_alone() {
 }
 
 #[test]
-fn a_prefill_window_holds_prompts_back_until_rows_are_filled_or_it_passes() {
+fn a_prefill_window_lets_several_prompts_share_a_step() {
     let clock = ManualClock::default();
     let mut runner = ScriptedRunner::new(&clock, 64);
     let policy = Continuous {
@@ -223,30 +223,28 @@ fn a_prefill_window_holds_prompts_back_until_rows_are_filled_or_it_passes() {
     assert_eq!(engine.step().unwrap().next, Next::WaitUntil(ms(20)));
     clock.advance(ms(20));
     engine.step().unwrap();
-    // One more does not fill the two free rows: 0 goes on alone, until its window has passed.
-    engine.submit(request(1, 22, 2, 2)).unwrap();
-    while engine.records().batches.len() < 2 {
-        assert_eq!(engine.step().unwrap().next, Next::Step);
-    }
-    // Two fill them at once.
-    engine.step().unwrap();
-    let now = engine.records().steps.last().unwrap().start + STEP;
-    for id in [2, 3] {
-        engine
-            .submit(request(id, now.as_millis() as u64, 2, 2))
-            .unwrap();
+    // The next start is a window after the last: 0 goes on alone, and two fill the free rows then. A
+    // third waits for both to leave and for a window, and so has the fourth's company.
+    for id in 1..=4 {
+        engine.submit(request(id, 22, 2, 2)).unwrap();
     }
     run(&mut engine);
     let batches = engine.records().batches.iter();
-    let starts: Vec<_> = batches.map(|b| (b.size, b.close_reason, b.wait)).collect();
+    let starts: Vec<_> = batches.map(|b| (b.size, b.close_reason, b.start)).collect();
     assert_eq!(
         starts,
         [
             (1, CloseReason::Window, ms(20)),
-            (1, CloseReason::Window, ms(20)),
-            (2, CloseReason::Full, ms(0)),
+            (2, CloseReason::Full, ms(42)),
+            (2, CloseReason::Full, ms(62)),
         ]
     );
+    // Nobody is disturbed where nothing runs.
+    for id in 5..=7 {
+        engine.submit(request(id, 90, 2, 2)).unwrap();
+    }
+    engine.step().unwrap();
+    assert_eq!(engine.records().batches.last().map(|b| b.size), Some(3));
 }
 
 /// The penalised tokens of both rows in every step.

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::scripted::{PAGE, ScriptedRunner, engine, hashed, ms, request};
+use crate::scripted::{PAGE, STEP, ScriptedRunner, engine, hashed, ms, request};
 use batchlab::batching::Continuous;
 use batchlab::clock::{Clock, ManualClock};
 use batchlab::engine::{Engine, Next};
@@ -195,7 +195,11 @@ fn check(schedule: &Schedule) -> (usize, usize) {
         // Every step brings the oldest one forward by a token at least, and at most all of its
         // tokens are computed twice: once before and once while it is the oldest.
         let ahead = all.iter().filter(|r| r.id <= request.id);
-        let bound: usize = ahead.map(|r| r.prompt.len() + 2 * r.max_new_tokens).sum();
+        // Each may have waited for a prefill window after the last start.
+        let window = ms(schedule.window).as_nanos().div_ceil(STEP.as_nanos()) as usize;
+        let bound: usize = ahead
+            .map(|r| r.prompt.len() + 2 * r.max_new_tokens + window)
+            .sum();
         let waited = end - seen.came[&request.id];
         assert!(
             waited <= bound,

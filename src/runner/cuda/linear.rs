@@ -16,8 +16,10 @@ use super::shape::bucket;
 const FEW_ROWS: usize = 16;
 /// Of a small weight it is ahead of cuBLASLt for a few rows more, where there is no `linear_tiled` ...
 const FEW_ROWS_OF_SMALL_WEIGHT: usize = 32;
-/// ... which, with what it fuses, is ahead of cuBLASLt and the kernels after it up to this many rows.
+/// ... which, with what it fuses, is ahead of cuBLASLt and the kernels after it up to this many rows,
+/// and of a narrow weight, whose tiles are few, up to twice as many.
 const TILED_ROWS: usize = 256;
+const NARROW_WEIGHT: usize = 2 << 20;
 
 /// Who multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,11 +32,15 @@ enum By {
 impl By {
     fn choose(dtype: Dtype, has_tiled: bool, m: usize, k: usize, n: usize) -> Self {
         let is_small_weight = k * n <= SMALL_WEIGHT;
+        let tiled_rows = match k * n <= NARROW_WEIGHT {
+            true => 2 * TILED_ROWS,
+            false => TILED_ROWS,
+        };
         if dtype == Dtype::F32 || !k.is_multiple_of(8) || !n.is_multiple_of(8) {
             Self::CublasLt
         } else if m <= FEW_ROWS {
             Self::LinearSmall
-        } else if has_tiled && is_small_weight && m <= TILED_ROWS {
+        } else if has_tiled && is_small_weight && m <= tiled_rows {
             Self::LinearTiled
         } else if m <= FEW_ROWS_OF_SMALL_WEIGHT && is_small_weight {
             Self::LinearSmall

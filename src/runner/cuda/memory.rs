@@ -30,11 +30,12 @@ pub fn footprint(
         sms,
     };
     let inputs = inputs::bytes(&limits, options.page_size);
+    let rotary = rotary::bytes(spec, limits.max_kv_len);
     let layout = spec.kv_layout(options.page_size, dtype.bytes());
     let pages = limits.max_rows as u64 * layout.pages_for(limits.max_kv_len) as u64;
     Ok(Footprint {
-        weights: weights::bytes(spec, dtype) + rotary::bytes(spec, limits.max_kv_len),
-        scratch: Scratch::place(0, &sizes).1 + inputs,
+        weights: weights::bytes(spec, dtype),
+        scratch: Scratch::place(0, &sizes).1 + inputs + rotary,
         kv: pages.saturating_mul(layout.bytes_per_page() as u64),
     })
 }

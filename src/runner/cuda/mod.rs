@@ -112,8 +112,10 @@ impl CudaRunner {
                 ..planned
             },
             given: Footprint {
-                weights: weights.given_bytes() + rotary.as_ref().map_or(0, |m| m.given),
-                scratch: scratch_memory.given + inputs.given_bytes(),
+                weights: weights.given_bytes(),
+                scratch: scratch_memory.given
+                    + inputs.given_bytes()
+                    + rotary.as_ref().map_or(0, |m| m.given),
                 kv: kv.given,
             },
             device: None,
