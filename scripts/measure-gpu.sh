@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
 # Everything that is claimed of a GPU, in one run on one machine: the GPU tests, compute-sanitizer,
-# the sweeps, the comparison with nvidia-smi, the kernel microbenchmarks and Hugging Face beside us.
+# the sweeps, the policies beside each other, the comparison with nvidia-smi, the kernel
+# microbenchmarks and Hugging Face beside us.
 #
 #   bundle/measure-gpu.sh OUTPUT [PART ...]      (scripts/bundle.sh puts it into the bundle)
 #
-# Parts: tests, sanitizers, speed, sweeps; all of them where none is named, about 20 minutes.
+# Parts: tests, sanitizers, speed, sweeps, policies; all of them where none is named, about 25 minutes.
 # Needs compute-sanitizer for its part, and PyTorch with transformers for the comparison.
+# BATCHLAB_SMOLLM2 names the folder that scripts/make_smollm2.py writes; without it, its tests are
+# skipped and its shape runs with random weights.
 set -uo pipefail
 
-(($#)) || { echo "usage: measure-gpu.sh OUTPUT [tests|sanitizers|speed|sweeps ...]" >&2; exit 2; }
+(($#)) || { echo "usage: measure-gpu.sh OUTPUT [tests|sanitizers|speed|sweeps|policies ...]" >&2; exit 2; }
 parts=("${@:2}")
-((${#parts[@]})) || parts=(tests sanitizers speed sweeps)
+((${#parts[@]})) || parts=(tests sanitizers speed sweeps policies)
 mkdir -p "$1"
 out="$(cd "$1" && pwd)"
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -43,8 +46,11 @@ sanitizers() {
 
 speed() {
   record kernels ./kernels --output "$out/kernels.json"
-  record compare-hf python3 compare_hf.py --device cuda --bench-exe ./decode \
-    --batch-sizes 1,8,64,256 --output "$out/compare-hf"
+  local model
+  for model in distilgpt2 smollm2-135m llama-7b; do
+    record "compare-hf-$model" python3 compare_hf.py --device cuda --model "$model" --bench-exe ./decode \
+      --batch-sizes 1,8,64,256 --output "$out/compare-hf-$model"
+  done
   record compare-nvidia-smi ./batchlab gpu --compare-nvidia-smi --model dummy:distilgpt2 \
     --output "$out/compare-nvidia-smi.json"
   record profile ./batchlab generate --model dummy:distilgpt2 --prompt 'Shall I compare thee' \
@@ -59,9 +65,19 @@ sweeps() {
     --experiment saturation --windows-ms 0 --output "$out/sweep-saturation"
 }
 
+# The same 512 requests under each policy; padded is what Hugging Face's generate does.
+policies() {
+  local model
+  for model in "${BATCHLAB_SMOLLM2:-dummy:smollm2-135m}" dummy:llama-7b; do
+    record "policies-$(basename "${model#dummy:}")" ./batchlab sweep --model "$model" \
+      --experiment mixed-lengths --padding padded,ragged --input-len 32-512 --output-len 16-256 \
+      --batch-sizes 64 --num-prompts 512 --min-seconds 0 --output "$out/policies-$(basename "${model#dummy:}")"
+  done
+}
+
 for part in "${parts[@]}"; do
   case "$part" in
-    tests | sanitizers | speed | sweeps) "$part" ;;
+    tests | sanitizers | speed | sweeps | policies) "$part" ;;
     *) echo "there is no part '$part'" >&2 && exit 2 ;;
   esac
 done

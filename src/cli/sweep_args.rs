@@ -74,7 +74,7 @@ struct GridArgs {
         allow_hyphen_values = true
     )]
     windows_ms: Option<Vec<f64>>,
-    /// Wait windows of continuous, for which prefills are held back unless they fill all free rows
+    /// Wait windows of continuous: while rows run, prefills start so long after the last ones
     /// [default: none is held back]
     #[arg(
         long,
