@@ -6,11 +6,9 @@ use crate::runner::{Dtype, RunnerError};
 
 use super::forward::Forward;
 use super::gemm::{Op, Operands, Shape};
-use super::kernels::Kernels;
 use super::ops::bias_activation::activation_code;
 use super::ops::linear::IDENTITY;
 use super::ops::linear_small::SMALL_WEIGHT;
-use super::ops::linear_tiled::ROWS_OF_TILE;
 use super::ops::{BiasActivationParams, KvAppendParams, LinearParams, QkvTarget};
 use super::shape::bucket;
 
@@ -19,8 +17,7 @@ const FEW_ROWS: usize = 16;
 /// Of a small weight it is ahead of cuBLASLt for a few rows more, where there is no `linear_tiled` ...
 const FEW_ROWS_OF_SMALL_WEIGHT: usize = 32;
 /// ... which, with what it fuses, is ahead of cuBLASLt and the kernels after it up to this many rows,
-/// of a narrow one, whose tiles are few, up to twice as many, and of a large one as long as one row of
-/// tiles reads all of it at once.
+/// and of a narrow weight, whose tiles are few, up to twice as many.
 const TILED_ROWS: usize = 256;
 const NARROW_WEIGHT: usize = 2 << 20;
 
@@ -33,22 +30,17 @@ enum By {
 }
 
 impl By {
-    fn choose(dtype: Dtype, kernels: &Kernels, m: usize, k: usize, n: usize) -> Self {
+    fn choose(dtype: Dtype, has_tiled: bool, m: usize, k: usize, n: usize) -> Self {
         let is_small_weight = k * n <= SMALL_WEIGHT;
-        let tiled_rows = if k * n <= NARROW_WEIGHT {
-            2 * TILED_ROWS
-        } else if is_small_weight {
-            TILED_ROWS
-        } else if kernels.runs_at_once(n) {
-            ROWS_OF_TILE
-        } else {
-            0
+        let tiled_rows = match k * n <= NARROW_WEIGHT {
+            true => 2 * TILED_ROWS,
+            false => TILED_ROWS,
         };
         if dtype == Dtype::F32 || !k.is_multiple_of(8) || !n.is_multiple_of(8) {
             Self::CublasLt
         } else if m <= FEW_ROWS {
             Self::LinearSmall
-        } else if kernels.has_linear_tiled(dtype) && m <= tiled_rows {
+        } else if has_tiled && is_small_weight && m <= tiled_rows {
             Self::LinearTiled
         } else if m <= FEW_ROWS_OF_SMALL_WEIGHT && is_small_weight {
             Self::LinearSmall
@@ -223,7 +215,7 @@ impl Forward<'_> {
             activation: IDENTITY,
             gated: 0,
         });
-        match By::choose(dtype, kernels, m, k, n) {
+        match By::choose(dtype, kernels.has_linear_tiled(dtype), m, k, n) {
             By::LinearSmall => kernels.linear_small(&device.stream, dtype, &p)?,
             By::LinearTiled => kernels.linear_tiled(&device.stream, dtype, &p)?,
             By::CublasLt => return Ok(false),

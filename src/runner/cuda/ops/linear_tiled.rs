@@ -8,7 +8,6 @@ use crate::runner::{Dtype, RunnerError};
 
 /// Rows and columns of a block's tile, K of a step, steps in flight.
 const SIDE: i32 = 64;
-pub(in crate::runner::cuda) const ROWS_OF_TILE: usize = SIDE as usize;
 const DEPTH: usize = 64;
 const STAGES: usize = 6;
 const THREADS: u32 = 128;
@@ -41,11 +40,6 @@ impl Kernels {
     pub fn has_linear_tiled(&self, dtype: Dtype) -> bool {
         let function = self.linear_tiled.get(dtype);
         function.is_some_and(|function| function.has_wgmma())
-    }
-
-    /// Whether one row of tiles over `n` columns has a place for each of its blocks.
-    pub(in crate::runner::cuda) fn runs_at_once(&self, n: usize) -> bool {
-        n.div_ceil(SIDE as usize) <= BLOCKS_AN_SM * self.sms
     }
 
     /// # Errors
