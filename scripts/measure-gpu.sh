@@ -67,12 +67,15 @@ sweeps() {
 
 # The same 512 requests under each policy; padded is what Hugging Face's generate does.
 policies() {
-  local model
-  for model in "${BATCHLAB_SMOLLM2:-dummy:smollm2-135m}" dummy:llama-7b; do
-    record "policies-$(basename "${model#dummy:}")" ./batchlab sweep --model "$model" \
-      --experiment mixed-lengths --padding padded,ragged --input-len 32-512 --output-len 16-256 \
-      --batch-sizes 64 --num-prompts 512 --min-seconds 0 --output "$out/policies-$(basename "${model#dummy:}")"
-  done
+  local load=(--experiment mixed-lengths --input-len 32-512 --output-len 16-256 --num-prompts 512 --min-seconds 0)
+  record policies-smollm2 ./batchlab sweep --model "${BATCHLAB_SMOLLM2:-dummy:smollm2-135m}" "${load[@]}" \
+    --padding padded,ragged --batch-sizes 64,256 --prefill-windows-ms 0,10 --output "$out/policies-smollm2"
+  record policies-llama-7b ./batchlab sweep --model dummy:llama-7b "${load[@]}" \
+    --padding padded,ragged --batch-sizes 64 --output "$out/policies-llama-7b"
+  # In as much KV memory as 64 padded rows take: which policy fills it with more rows?
+  record policies-llama-7b-memory ./batchlab sweep --model dummy:llama-7b "${load[@]}" \
+    --policies static,continuous --padding padded --batch-sizes 64,128 --kv-cache-memory 24GiB \
+    --output "$out/policies-llama-7b-memory"
 }
 
 for part in "${parts[@]}"; do
