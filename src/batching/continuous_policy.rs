@@ -11,8 +11,8 @@ pub struct Continuous {
     pub max_num_seqs: usize,
     /// Tokens of a step, those of decoding rows first.
     pub max_num_batched_tokens: usize,
-    /// From the arrival of the oldest queued request or from the last start, whichever is later; 0
-    /// takes what is there.
+    /// While rows run: from the arrival of the oldest queued request or from the last start, whichever
+    /// is later. 0 takes what is there.
     pub prefill_window: Duration,
 }
 
@@ -58,8 +58,7 @@ impl Policy for Continuous {
         let from = queue.last_start.map_or(oldest, |start| start.max(oldest));
         let deadline = from.saturating_add(self.prefill_window);
         // Where no row runs, none is disturbed.
-        let fills_all = queue.started == 0 && queue.queued >= free;
-        if queue.now < deadline && !fills_all {
+        if queue.now < deadline && queue.started > 0 {
             return Decision::WaitUntil(deadline);
         }
         Decision::Take {

@@ -25,7 +25,7 @@ pub struct QueueState {
     pub oldest_arrival: Option<Duration>,
     /// Requests that have started and not ended, preempted ones among them.
     pub started: usize,
-    /// When the last of them started.
+    /// When a request started last.
     pub last_start: Option<Duration>,
     /// False once it is known that nothing more arrives before something completes.
     pub more_expected: bool,

@@ -10,10 +10,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::sequence::{Phase, Sequence};
+use super::sequence::{Phase, Sequence, kv_positions};
 use super::{Admitted, Scheduler};
 use crate::batching::{CloseReason, Decision, Queue};
 use crate::kv::Lease;
+use crate::request::Request;
 
 /// A hundredth of the pool, as in vLLM, stays free when a row starts beside others: their next pages
 /// would otherwise preempt it at once.
@@ -56,7 +57,7 @@ impl Scheduler {
                 reason = CloseReason::Full;
                 break;
             }
-            let Some(lease) = self.lease_to_start(next.prompt.len()) else {
+            let Some(lease) = self.lease_to_start(next.prompt.len(), self.most_pages(next)) else {
                 reason = CloseReason::KvFull;
                 break;
             };
@@ -72,23 +73,30 @@ impl Scheduler {
         })
     }
 
+    /// Pages at its longest.
+    fn most_pages(&self, request: &Request) -> usize {
+        self.layout.pages_for(kv_positions(request, 0))
+    }
+
+    fn most_pages_of_started(&self) -> usize {
+        let started = self.rows.iter().chain(&self.prefilling);
+        let started = started.chain(&self.preempted);
+        started.map(|row| self.most_pages(&row.request)).sum()
+    }
+
     /// Gives every decoding row a token, and the page for it where its last one is full.
     fn grow(&mut self, now: Duration) {
-        while self.pages_to_grow() > self.pool.free() {
+        let layout = self.layout;
+        let lacking = |rows: &[Sequence]| rows.iter().filter(|r| r.lacks_page(&layout)).count();
+        while lacking(&self.rows) > self.pool.free() {
             self.preempt_youngest(now);
         }
         for row in &mut self.rows {
             row.query_len = 1;
-            if row.lease.pages().len() < self.layout.pages_for(row.known_len()) {
+            if row.lacks_page(&layout) {
                 row.lease.grow(1);
             }
         }
-    }
-
-    fn pages_to_grow(&self) -> usize {
-        let full =
-            |row: &&Sequence| row.lease.pages().len() < self.layout.pages_for(row.known_len());
-        self.rows.iter().filter(full).count()
     }
 
     fn preempt_youngest(&mut self, now: Duration) {
@@ -111,7 +119,8 @@ impl Scheduler {
 
     /// The oldest preempted row prefills again, if there are pages for it.
     fn resume(&mut self) -> Option<&mut Sequence> {
-        let lease = self.lease_to_start(self.preempted.front()?.known_len())?;
+        // It is one of those that have started.
+        let lease = self.lease_to_start(self.preempted.front()?.known_len(), 0)?;
         let mut row = self.preempted.pop_front()?;
         row.resume(lease);
         self.prefilling.push(row);
@@ -119,10 +128,12 @@ impl Scheduler {
     }
 
     /// The pages of so many tokens, if that leaves the watermark to the rows that run. One that is
-    /// alone may take all.
-    fn lease_to_start(&self, tokens: usize) -> Option<Lease> {
+    /// alone may take all, and so may one whose `most` pages fit beside the most of all others: nobody
+    /// will ever lack one.
+    fn lease_to_start(&self, tokens: usize, most: usize) -> Option<Lease> {
         let pages = self.layout.pages_for(tokens);
-        let kept = match self.is_running() {
+        let suffices = self.most_pages_of_started() + most <= self.pool.total();
+        let kept = match self.is_running() && !suffices {
             true => self.pool.total().div_ceil(WATERMARK),
             false => 0,
         };

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::step::StepWriter;
-use crate::kv::Lease;
+use crate::kv::{KvLayout, Lease};
 use crate::request::{FinishReason, Finished, Request, Stretch};
 
 /// Where a request that has started stands.
@@ -87,6 +87,11 @@ impl Sequence {
     /// Known tokens that are not in the KV cache: 1 while decoding.
     pub fn left(&self) -> usize {
         self.known_len() - self.kv_len
+    }
+
+    /// Its pages do not hold all that is known.
+    pub fn lacks_page(&self, layout: &KvLayout) -> bool {
+        self.lease.pages().len() < layout.pages_for(self.known_len())
     }
 
     /// Takes what is left of it from the next step's budget, or all of the budget; says how much.

@@ -185,8 +185,8 @@ fn some_pages_stay_free_beside_running_rows_and_none_for_one_alone() {
     let clock = ManualClock::default();
     let mut runner = ScriptedRunner::new(&clock, 4);
     let mut engine = engine(&mut runner, &clock, continuous(4, 64), Padding::Ragged);
-    // Two pages, then two more: nothing would be left for a next token.
-    engine.submit(request(0, 0, 2 * PAGE - 3, 4)).unwrap();
+    // Two pages and later a third, then two more: nothing would be left for the third.
+    engine.submit(request(0, 0, 2 * PAGE - 3, 6)).unwrap();
     engine.submit(request(1, 0, 2 * PAGE, 1)).unwrap();
     // All four.
     engine.submit(request(2, 0, 4 * PAGE, 1)).unwrap();
@@ -211,6 +211,29 @@ fn some_pages_stay_free_beside_running_rows_and_none_for_one_alone() {
 }
 
 #[test]
+fn a_pool_that_holds_all_rows_at_their_longest_runs_them_all() {
+    for rows in [2, 3, 8, 64] {
+        let clock = ManualClock::default();
+        let mut runner = ScriptedRunner::new(&clock, 2 * rows);
+        let mut engine = engine(&mut runner, &clock, continuous(rows, 4096), Padding::Ragged);
+        for id in 0..rows as u64 {
+            engine.submit(request(id, 0, PAGE + 2, PAGE - 1)).unwrap();
+        }
+        engine.step().unwrap();
+        let first = engine.records().steps[0].shape;
+        assert_eq!((first.rows, first.kv_pages_used), (rows, 2 * rows));
+        run(&mut engine);
+        assert!(
+            engine
+                .records()
+                .steps
+                .iter()
+                .all(|s| s.shape.preemptions == 0)
+        );
+    }
+}
+
+#[test]
 fn a_prefill_window_lets_several_prompts_share_a_step() {
     let clock = ManualClock::default();
     let mut runner = ScriptedRunner::new(&clock, 64);
@@ -219,14 +242,13 @@ fn a_prefill_window_lets_several_prompts_share_a_step() {
         ..continuous(3, 64)
     };
     let mut engine = engine(&mut runner, &clock, policy, Padding::Ragged);
+    // Nobody is disturbed where nothing runs.
     engine.submit(request(0, 0, 2, 40)).unwrap();
-    assert_eq!(engine.step().unwrap().next, Next::WaitUntil(ms(20)));
-    clock.advance(ms(20));
     engine.step().unwrap();
-    // The next start is a window after the last: 0 goes on alone, and two fill the free rows then. A
-    // third waits for both to leave and for a window, and so has the fourth's company.
+    // The next start is a window after the last or after the oldest arrival: 0 goes on alone until two
+    // fill the free rows, and two more wait for these to leave and for another window.
     for id in 1..=4 {
-        engine.submit(request(id, 22, 2, 2)).unwrap();
+        engine.submit(request(id, 2, 2, 2)).unwrap();
     }
     run(&mut engine);
     let batches = engine.records().batches.iter();
@@ -234,17 +256,11 @@ fn a_prefill_window_lets_several_prompts_share_a_step() {
     assert_eq!(
         starts,
         [
-            (1, CloseReason::Window, ms(20)),
+            (1, CloseReason::Window, ms(0)),
+            (2, CloseReason::Full, ms(22)),
             (2, CloseReason::Full, ms(42)),
-            (2, CloseReason::Full, ms(62)),
         ]
     );
-    // Nobody is disturbed where nothing runs.
-    for id in 5..=7 {
-        engine.submit(request(id, 90, 2, 2)).unwrap();
-    }
-    engine.step().unwrap();
-    assert_eq!(engine.records().batches.last().map(|b| b.size), Some(3));
 }
 
 /// The penalised tokens of both rows in every step.
