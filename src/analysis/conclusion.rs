@@ -47,7 +47,7 @@ fn frontier(t: &TradeOff<'_>) -> Option<String> {
     let (first, last) = (t.frontier.first()?, t.frontier.last()?);
     Some(match (t.frontier.len(), t.knee) {
         (1, _) => format!(
-            "One setting is best in latency and throughput at once ({}): it beats the other {beaten}.",
+            "One setting has the best mean latency and throughput at once ({}); of the other {beaten}, none is better in either.",
             name(first)
         ),
         (n, Some(knee)) => format!(

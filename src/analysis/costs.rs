@@ -5,7 +5,7 @@ use super::lines::{Axis, lines};
 use super::scaling::total_ms;
 use crate::metrics::Interval;
 use crate::scheduler::Padding;
-use crate::sweep::Measured;
+use crate::sweep::{CellSpec, Measured};
 
 /// A padded cell beside the ragged cell that differs in nothing else. All of it per request, padded
 /// minus ragged.
@@ -81,14 +81,25 @@ impl IdleCost<'_> {
     }
 }
 
-/// Every cell with idle rows.
+/// Every cell with idle rows, and those without any that stand beside one under another policy.
 pub fn idle_costs(cells: &[Measured]) -> Vec<IdleCost<'_>> {
     let families = lines(cells, Axis::OutputLen);
+    let idles = |cell: &Measured| row_steps(cell).1 > 0;
+    let stands_beside = |cell: &Measured| {
+        let a = &cell.result.cell;
+        let same = |b: &CellSpec| {
+            a.same_work(b)
+                && a.batch_size == b.batch_size
+                && a.load == b.load
+                && a.policy != b.policy
+        };
+        cells.iter().any(|c| idles(c) && same(&c.result.cell))
+    };
     cells
         .iter()
         .filter_map(|cell| {
             let (row_steps, idle_row_steps) = row_steps(cell);
-            let requests = completed(cell).filter(|_| idle_row_steps > 0)?;
+            let requests = completed(cell).filter(|_| idles(cell) || stands_beside(cell))?;
             let family = families
                 .iter()
                 .find(|line| line.iter().any(|c| std::ptr::eq(*c, cell)));

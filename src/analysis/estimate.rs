@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::metrics::{Interval, RequestTrace, Statistics, t_half_width};
 use crate::number::short;
-use crate::sweep::{Measured, RunResult};
+use crate::sweep::{Measured, PolicyKind, RunResult};
 
 const LEVEL: f64 = 0.95;
 /// Consecutive batches, or rows, of one run are put into at most this many blocks.
@@ -52,7 +52,7 @@ impl Estimate {
         let runs = &cell.result.runs;
         let values: Vec<f64> = runs.iter().map(quantity.of_run).collect::<Option<_>>()?;
         if values.len() == 1 {
-            let blocks = blocks(&cell.requests);
+            let blocks = blocks(cell);
             let of_blocks: Option<Vec<f64>> = blocks.iter().map(quantity.of_block).collect();
             return Some(Self {
                 mean: values[0],
@@ -137,14 +137,20 @@ impl Error {
 }
 
 /// The requests of a single run in blocks, in order of time: of whole batches, whose rows become free
-/// together, or of rows that left one by one.
-fn blocks(requests: &[RequestTrace]) -> Vec<Block<'_>> {
+/// together, or of rows that left one by one, at least as many in a block as run together: the time
+/// between two of them says nothing of the rate.
+fn blocks(cell: &Measured) -> Vec<Block<'_>> {
+    let requests = &cell.requests;
     let released = |r: &RequestTrace| r.released_ms.unwrap_or(f64::NAN);
     let ran = requests.iter().filter(|r| r.released_ms.is_some());
     let mut ran: Vec<&RequestTrace> = ran.collect();
     ran.sort_by(|a, b| released(a).total_cmp(&released(b)));
     let batches: Vec<&[&RequestTrace]> = ran.chunk_by(|a, b| released(a) == released(b)).collect();
-    let count = batches.len().min(BLOCKS);
+    let count = match cell.result.cell.policy {
+        PolicyKind::Continuous => batches.len().min(ran.len() / cell.result.cell.batch_size),
+        PolicyKind::Static | PolicyKind::Dynamic => batches.len(),
+    };
+    let count = count.min(BLOCKS);
     let arrivals = requests.iter().map(|r| r.arrival_ms);
     let mut begin = arrivals.fold(f64::INFINITY, f64::min);
     (0..count)

@@ -41,7 +41,13 @@ const MOST_BARS: usize = 60;
 impl StackedBars {
     pub fn picture(&self) -> Result<Picture, ChartError> {
         font::register()?;
-        let parts = self.parts.iter().map(|part| Entry {
+        // A bar of one part is what the axis says.
+        let legend = if self.parts.len() > 1 {
+            &*self.parts
+        } else {
+            &[]
+        };
+        let parts = legend.iter().map(|part| Entry {
             name: part.name.clone(),
             swatch: Swatch::Block(part.color),
         });

@@ -66,7 +66,8 @@ impl Timeline {
             most: MOST_ROWS,
             right: 12.0,
         };
-        let rows = Rows::new(layout, &axis, self.times().map(|ms| ms * scale));
+        let times = std::iter::once(0.0).chain(self.times());
+        let rows = Rows::new(layout, &axis, times.map(|ms| ms * scale));
         let at = |ms: f64| rows.x.at(ms * scale);
         let mut blocks: Vec<_> = self.shown().map(|row| row.blocks(at)).collect();
         if blocks.iter().map(Vec::len).sum::<usize>() > MOST_BLOCKS {

@@ -139,6 +139,8 @@ fn chosen<'a>(analysis: &Analysis<'a>) -> Vec<&'a Measured> {
             chosen.push(cell);
         }
     }
+    // As in the tables.
+    chosen.sort_by_key(|cell| cell.result.index);
     chosen
 }
 

@@ -13,7 +13,10 @@ pub fn draw(analysis: &Analysis<'_>) -> Result<Figures, super::ChartError> {
 
 fn figure(index: usize, group: &PolicyGroup) -> Result<Figure, super::ChartError> {
     let bars = group.cells.iter().map(|c| Bar {
-        label: c.setting.clone(),
+        label: match c.output_throughput.times_static {
+            Some(times) => format!("{}, {}×", c.setting, short(Some(times))),
+            None => c.setting.clone(),
+        },
         values: vec![c.output_throughput.value.unwrap_or_default()],
     });
     let chart = StackedBars {

@@ -86,7 +86,7 @@ fn idle(costs: &[IdleCost<'_>]) -> Result<Figure, super::ChartError> {
         format!("batch {size} {setting} output {}", cell.output_len)
     };
     let bars = costs.iter().map(|c| Bar {
-        label: label(c),
+        label: format!("{}: {} % idle", label(c), short(Some(c.percent()))),
         values: vec![100.0 - c.percent(), c.percent()],
     });
     let chart = StackedBars {
