@@ -11,7 +11,7 @@ use crate::sampling::Sampling;
 /// One row (sequence) of a step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RowPlan {
-    /// Tokens of this row in this step (≥ 1): the prompt at prefill, 1 at decode.
+    /// Tokens of this row in this step (≥ 1): the prompt or a part of it at prefill, 1 at decode.
     pub query_len: usize,
     /// First visible KV index: the row's left padding. Keys before it are masked for every query.
     pub kv_start: usize,

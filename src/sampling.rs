@@ -8,7 +8,8 @@
 /// How one request's tokens are chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
-    /// 0 = greedy (argmax, lowest id on ties); otherwise logits are divided by it.
+    /// 0 = greedy (argmax, lowest id on ties); otherwise logits are divided by it, so that it is at
+    /// least [`Self::LOWEST_TEMPERATURE`].
     pub temperature: f32,
     /// Keep the k largest logits (ties with the k-th are kept); 0 = all.
     pub top_k: u32,
@@ -29,6 +30,14 @@ impl Sampling {
         repetition_penalty: 1.0,
         seed: 0,
     };
+
+    /// Below it a logit divided by the temperature may be infinite, and which of two infinities is the
+    /// larger nobody knows.
+    pub const LOWEST_TEMPERATURE: f32 = 1e-6;
+
+    pub fn is_temperature(value: f32) -> bool {
+        value == 0.0 || (Self::LOWEST_TEMPERATURE..=f32::MAX).contains(&value)
+    }
 
     pub fn is_greedy(&self) -> bool {
         self.temperature == 0.0

@@ -162,8 +162,10 @@ fn bad_options_are_one_clear_line() {
     for (option, names) in [
         ("--system=Be brief.", "--chat"),
         ("--stop=", "--stop: a stop string is empty"),
-        ("--temperature=-1", "at least 0"),
-        ("--temperature=nan", "at least 0"),
+        ("--temperature=-1", "give 0 or a number from 1e-6 on"),
+        ("--temperature=nan", "give 0 or a number"),
+        ("--temperature=inf", "give 0 or a number"),
+        ("--temperature=1e-40", "give 0 or a number from 1e-6 on"),
         ("--top-k=-1", "0 = all"),
         ("--top-k=2.5", "whole number"),
         ("--top-p=0", "above 0 and up to 1"),

@@ -38,8 +38,11 @@ impl From<&SamplingArgs> for Sampling {
 
 fn temperature(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
-        Ok(t) if t.is_finite() && t >= 0.0 => Ok(t),
-        _ => Err("give a number of at least 0".into()),
+        Ok(t) if Sampling::is_temperature(t) => Ok(t),
+        _ => Err(format!(
+            "give 0 or a number from {:?} on",
+            Sampling::LOWEST_TEMPERATURE
+        )),
     }
 }
 

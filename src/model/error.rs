@@ -19,7 +19,10 @@ pub enum ModelError {
         remedy: String,
     },
     /// config.json asks for something that is not a model batchlab can run.
-    #[error("{path}: \"{key}\" is {found}, expected {expected}")]
+    #[error(
+        "{path}: \"{key}\" is {found}, expected {expected}; copy the model's original file again, or \
+         use another model"
+    )]
     Config {
         path: PathBuf,
         key: String,

@@ -88,6 +88,7 @@ fn max_positions(model_type: &str, config: &Config<'_>) -> Result<usize, ModelEr
 
 /// `rope_scaling` beside `rope_theta`, or since transformers 5 `rope_parameters` with both in one.
 fn rope(config: &Config<'_>) -> Result<Rope, ModelError> {
+    turns_whole_heads(config)?;
     let theta = config.number("rope_theta", 1.0..=1e12, Some(10_000.0))?;
     let scaling = match config.section("rope_scaling")? {
         None => config.section("rope_parameters")?,
@@ -99,10 +100,35 @@ fn rope(config: &Config<'_>) -> Result<Rope, ModelError> {
             scaling: RopeScaling::Default,
         });
     };
+    turns_whole_heads(&scaling)?;
+    same_in_all_layers(&scaling)?;
     Ok(Rope {
         theta: scaling.number("rope_theta", 1.0..=1e12, Some(theta))?,
         scaling: rope_scaling(&scaling)?,
     })
+}
+
+/// Refuses positions that turn a part of each head only.
+fn turns_whole_heads(config: &Config<'_>) -> Result<(), ModelError> {
+    let key = "partial_rotary_factor";
+    match config.given(key) {
+        Some(factor) if factor.as_f64() != Some(1.0) => {
+            let expected = "1: positions that turn whole heads";
+            Err(config.error(key, factor.to_string(), expected))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses an object for each kind of layer.
+fn same_in_all_layers(scaling: &Config<'_>) -> Result<(), ModelError> {
+    match scaling.entries().find(|(_, value)| value.is_object()) {
+        Some((key, found)) => {
+            let expected = "a number or a text: the same positions in all layers";
+            Err(scaling.error(key, found.to_string(), expected))
+        }
+        None => Ok(()),
+    }
 }
 
 fn rope_scaling(config: &Config<'_>) -> Result<RopeScaling, ModelError> {

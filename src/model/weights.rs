@@ -88,13 +88,20 @@ impl Checkpoint {
         spec: &ModelSpec,
     ) -> Result<Self, ModelError> {
         let mut listed = list(&files, family)?;
+        // Files name the body's tensors with the prefix or without it, all alike.
+        let has_prefix = |located: &Located| located.name.starts_with(family.prefix());
+        let prefix = match listed.values().any(has_prefix) {
+            true => family.prefix(),
+            false => "",
+        };
         let mut params = HashMap::new();
         for param in Param::all(spec) {
             let Tensors { stored, order } = family.tensors(param, spec);
             let mut take = |(name, shape): (String, Vec<usize>)| {
                 let located = listed.remove(&name).ok_or_else(|| {
                     let remedy = "use the weights that belong to config.json";
-                    tensor_error(&files[0], &name, "is missing", remedy)
+                    let prefix = if param == Param::Head { "" } else { prefix };
+                    tensor_error(&files[0], &format!("{prefix}{name}"), "is missing", remedy)
                 })?;
                 check(&files[located.file], &located, &shape)?;
                 Ok(located)

@@ -2,6 +2,7 @@
 
 use super::{Limits, RunnerError};
 use crate::plan::{RowPlan, StepPlan};
+use crate::sampling::Sampling;
 
 /// Everything that a plan's numbers must stay below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,10 +79,12 @@ impl Bounds {
         if !(s.repetition_penalty.is_finite() && s.repetition_penalty > 0.0) {
             return Err(format!("repetition penalty {} (> 0)", s.repetition_penalty));
         }
-        if !(s.temperature.is_finite() && s.temperature >= 0.0 && s.top_p > 0.0 && s.top_p <= 1.0) {
+        if !(Sampling::is_temperature(s.temperature) && s.top_p > 0.0 && s.top_p <= 1.0) {
             return Err(format!(
-                "temperature {} (≥ 0) and top-p {} (in (0, 1])",
-                s.temperature, s.top_p
+                "temperature {:?} (0 or ≥ {:?}) and top-p {} (in (0, 1])",
+                s.temperature,
+                Sampling::LOWEST_TEMPERATURE,
+                s.top_p
             ));
         }
         Ok(())
@@ -102,7 +105,6 @@ fn refuse(cause: String) -> Result<(), RunnerError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sampling::Sampling;
 
     const BOUNDS: Bounds = Bounds {
         limits: Limits {
@@ -140,7 +142,7 @@ mod tests {
     #[test]
     fn each_number_out_of_bounds_is_refused_and_named() {
         type Spoil = fn(&mut StepPlan);
-        let cases: [(&str, Spoil); 15] = [
+        let cases: [(&str, Spoil); 16] = [
             ("no rows", |p| *p = StepPlan::default()),
             ("3 rows", |p| p.rows.push(p.rows[0].clone())),
             ("9 tokens", |p| p.rows[0].query_len = 8),
@@ -157,6 +159,9 @@ mod tests {
             ("KV page 6", |p| p.rows[1].pages[1] = 6),
             ("temperature NaN", |p| {
                 p.rows[0].sampling.temperature = f32::NAN
+            }),
+            ("temperature 1e-7", |p| {
+                p.rows[0].sampling.temperature = 1e-7;
             }),
             ("top-p 0", |p| p.rows[0].sampling.top_p = 0.0),
             ("penalty 0", |p| {

@@ -43,12 +43,15 @@ fn files_that_hold_no_template() {
         (
             tokenizer,
             r#"{"chat_template": 3}"#,
-            ["\"chat_template\" is", "expected a text"],
+            ["\"chat_template\" is 3", "expected a text"],
         ),
         (
             tokenizer,
             r#"{"chat_template": [{"name": "tool_use", "template": ""}]}"#,
-            ["\"chat_template\" is", "one named \"default\""],
+            [
+                "\"chat_template\" is a list of \"tool_use\"",
+                "one named \"default\"",
+            ],
         ),
         (
             tokenizer,
@@ -69,6 +72,25 @@ fn files_that_hold_no_template() {
         let error = error(&[(file, content)]);
         assert_says(&error, &[file]);
         assert_says(&error, &parts);
+    }
+}
+
+#[test]
+fn templates_that_render_nothing_or_never_end() {
+    let endless = "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}";
+    for (template, cause) in [
+        ("", "it rendered nothing"),
+        (
+            "{% if false %}{{ messages }}{% endif %}\n ",
+            "it rendered nothing",
+        ),
+        (endless, "it does not end within 10000000 steps"),
+    ] {
+        let folder = Broken::copy_of("gpt2-f32");
+        fs::write(folder.path("chat_template.jinja"), template).unwrap();
+        let template = open(folder.folder.path()).unwrap().chat_template().unwrap();
+        let error = template.render(&[Message::user("Hi")]).unwrap_err();
+        assert_says(&error, &["chat_template.jinja", cause, "leave out --chat"]);
     }
 }
 

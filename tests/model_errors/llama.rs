@@ -108,6 +108,11 @@ fn both_ways_to_write_rotary_positions_say_the_same() {
         ),
         (vec![("rope_parameters", newer(&llama3))], 5e5, scaling),
         (
+            vec![("partial_rotary_factor", json!(1.0))],
+            1e4,
+            RopeScaling::Default,
+        ),
+        (
             vec![("rope_parameters", newer(&json!({"rope_type": "default"})))],
             5e5,
             RopeScaling::Default,
@@ -237,6 +242,31 @@ fn what_a_config_may_not_say_is_named() {
             ["\"rope_parameters.rope_type\" is \"longrope\"", "linear"],
         ),
         (
+            ("partial_rotary_factor", json!(0.5)),
+            ["\"partial_rotary_factor\" is 0.5", "1: positions that turn"],
+        ),
+        (
+            ("rope_parameters", json!({"partial_rotary_factor": 0.25})),
+            [
+                "rope_parameters.partial_rotary_factor\" is 0.25",
+                "whole heads",
+            ],
+        ),
+        (
+            rope(json!({"type": "default", "partial_rotary_factor": "half"})),
+            [
+                "rope_scaling.partial_rotary_factor\" is \"half\"",
+                "1: positions",
+            ],
+        ),
+        (
+            (
+                "rope_parameters",
+                json!({"full_attention": {"rope_type": "default", "rope_theta": 1e6}}),
+            ),
+            ["rope_parameters.full_attention\" is {", "in all layers"],
+        ),
+        (
             rope(json!({"type": "linear"})),
             ["rope_scaling.factor", "missing"],
         ),
@@ -321,7 +351,7 @@ fn tensors_that_do_not_fit() {
     let cases: [(Edit, &[&str]); 5] = [
         (
             |t| t.retain(|t| t.0 != "model.layers.1.mlp.up_proj.weight"),
-            &["layers.1.mlp.up_proj.weight", "is missing"],
+            &["\"model.layers.1.mlp.up_proj.weight\" is missing"],
         ),
         (
             |t| named(t, "model.layers.0.mlp.down_proj.weight").2.reverse(),

@@ -52,7 +52,14 @@ fn default_template(config: &Config<'_>) -> Result<Option<String>, ModelError> {
         Some(source) => Ok(Some(source.to_owned())),
         None => {
             let expected = "a text, or a list of {name, template} with one named \"default\"";
-            Err(config.error(key, "something else", expected))
+            let found = match value {
+                Value::Array(all) => {
+                    let names: Vec<_> = all.iter().map(|n| n["name"].to_string()).collect();
+                    format!("a list of {}", names.join(", "))
+                }
+                other => other.to_string(),
+            };
+            Err(config.error(key, found, expected))
         }
     }
 }

@@ -15,18 +15,31 @@ use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 /// The one template of an environment, as errors name it.
 pub(super) const NAME: &str = "template";
 
+/// Steps of a rendering, at most: a second of work, and far more than long conversations take.
+const MOST_STEPS: u64 = 10_000_000;
+
 /// Errors: `source` is not Jinja.
 pub(super) fn environment(source: String) -> Result<Environment<'static>, Error> {
     let mut jinja = Environment::new();
     let mut syntax = SyntaxConfig::builder();
     syntax.trim_blocks(true).lstrip_blocks(true);
     jinja.set_syntax(syntax.build()?);
+    jinja.set_fuel(Some(MOST_STEPS));
     jinja.set_auto_escape_callback(|_| AutoEscape::None);
     jinja.set_unknown_method_callback(pycompat::unknown_method_callback);
     jinja.add_filter("tojson", tojson);
     jinja.add_function("raise_exception", raise_exception);
     jinja.add_template_owned(NAME, generation_as_if(&source))?;
     Ok(jinja)
+}
+
+/// What went wrong, in one line.
+pub(super) fn cause(error: &Error) -> String {
+    if error.kind() == ErrorKind::OutOfFuel {
+        return format!("it does not end within {MOST_STEPS} steps");
+    }
+    let text = error.to_string();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The function `strftime_now(format)`.

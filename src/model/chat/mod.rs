@@ -60,7 +60,10 @@ impl ChatTemplate {
             return Ok(None);
         };
         let jinja = jinja::environment(source).map_err(|e| {
-            let cause = format!("holds a chat template that is not valid ({})", one_line(&e));
+            let cause = format!(
+                "holds a chat template that is not valid ({})",
+                jinja::cause(&e)
+            );
             ModelError::file(&path, cause, files::REMEDY)
         })?;
         Ok(Some(Self {
@@ -72,7 +75,7 @@ impl ChatTemplate {
 
     /// The conversation as text, up to where the assistant's answer begins. It has its special tokens
     /// written out: encode it with [`super::Tokenizer::encode_rendered`]. Errors: the template refuses
-    /// the messages, for example because roles do not alternate.
+    /// the messages, for example because roles do not alternate, renders nothing or does not end.
     pub fn render(&self, messages: &[Message]) -> Result<String, ModelError> {
         self.render_at(messages, ZonedDateTime::now())
     }
@@ -89,21 +92,16 @@ impl ChatTemplate {
             ..Value::from(Serde(&self.special_tokens))
         };
         let template = self.jinja.get_template(jinja::NAME);
-        let rendered = template.and_then(|template| template.render(variables));
-        rendered.map_err(|e| ModelError::ChatTemplate {
+        let cause = match template.and_then(|template| template.render(variables)) {
+            Ok(text) if text.trim().is_empty() => "it rendered nothing".to_owned(),
+            Ok(text) => return Ok(text),
+            Err(e) => jinja::cause(&e),
+        };
+        Err(ModelError::ChatTemplate {
             path: self.path.clone(),
-            cause: one_line(&e),
+            cause,
         })
     }
-}
-
-fn one_line(error: &minijinja::Error) -> String {
-    let words: Vec<_> = error
-        .to_string()
-        .split_whitespace()
-        .map(str::to_owned)
-        .collect();
-    words.join(" ")
 }
 
 #[cfg(test)]
