@@ -7,15 +7,22 @@ use crate::report::chart::theme::Phase;
 use crate::report::chart::{Markers, Row, Segment, Timeline};
 use crate::sweep::{Measured, PolicyKind};
 
-/// Requests of one picture.
-const REQUESTS: usize = 24;
+/// Lines of one picture.
+const LINES: usize = 24;
+/// Requests that follow one another in a row, about.
+const IN_A_ROW: usize = 6;
 
 pub fn draw(cells: &[&Measured]) -> Drawn {
     let recorded = cells.iter().filter(|c| !c.requests.is_empty());
     let both = recorded.map(|c| {
-        let requests = c.requests.iter().filter(|r| r.run == 0).take(REQUESTS);
-        let requests: Vec<&RequestTrace> = requests.collect();
-        Ok([by_request(c, &requests)?, by_row(c, &requests)?])
+        let first = |count| -> Vec<&RequestTrace> {
+            let requests = c.requests.iter().filter(|r| r.run == 0);
+            requests.take(count).collect()
+        };
+        Ok([
+            by_request(c, &first(LINES))?,
+            by_row(c, &first(IN_A_ROW * c.result.cell.batch_size))?,
+        ])
     });
     Ok(both
         .collect::<Result<Vec<_>, _>>()?
@@ -77,7 +84,8 @@ fn by_request(cell: &Measured, requests: &[&RequestTrace]) -> Result<Figure, sup
 /// A line for each row: who ran there, one after another.
 fn by_row(cell: &Measured, requests: &[&RequestTrace]) -> Result<Figure, super::ChartError> {
     let begin = begin(requests);
-    let rows = rows(requests);
+    let mut rows = rows(requests);
+    rows.truncate(LINES);
     let service = |r: &&RequestTrace| {
         let all = segments(r, begin).into_iter();
         all.filter(|s| s.phase != Phase::Waiting)
@@ -101,7 +109,10 @@ fn by_row(cell: &Measured, requests: &[&RequestTrace]) -> Result<Figure, super::
     });
     Ok(Figure {
         name: format!("rows-cell-{:04}", cell.result.index),
-        caption: caption(cell, requests),
+        caption: format!(
+            "{} At most {LINES} rows are shown.",
+            caption(cell, requests)
+        ),
         picture: chart.picture()?,
         table: NumberTable::new(["row", "requests"], table.collect()),
     })
