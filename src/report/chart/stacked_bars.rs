@@ -34,6 +34,8 @@ pub struct Part {
 pub struct Bar {
     pub label: String,
     pub values: Vec<f64>,
+    /// What stands at its end; none: the total.
+    pub end: Option<String>,
 }
 
 const MOST_BARS: usize = 60;
@@ -53,8 +55,8 @@ impl StackedBars {
         });
         let header = Header::new(&self.title, parts);
         let bars = self.bars.iter().take(MOST_BARS);
-        let totals: Vec<String> = bars.map(|bar| self.total(bar)).collect();
-        let widths = totals.iter().map(|total| font::width(total, TEXT));
+        let ends: Vec<String> = bars.map(|bar| self.end(bar)).collect();
+        let widths = ends.iter().map(|end| font::width(end, TEXT));
         let layout = RowsLayout {
             top: header.height(),
             labels: self.bars.iter().map(|bar| bar.label.as_str()).collect(),
@@ -70,7 +72,7 @@ impl StackedBars {
         Canvas::picture(rows.height(), |canvas| {
             header.draw(canvas)?;
             rows.draw(canvas, &axis.title, "bars")?;
-            for (index, (bar, total)) in self.bars.iter().zip(&totals).enumerate() {
+            for (index, (bar, text)) in self.bars.iter().zip(&ends).enumerate() {
                 self.draw_bar(canvas, &rows, (index, bar))?;
                 let kind = Type {
                     color: INK,
@@ -79,7 +81,7 @@ impl StackedBars {
                 };
                 let sum = self.values(bar).sum();
                 let end = (rows.x.at_or_start(sum) + 6.0, rows.middle(index));
-                canvas.text(total, end, kind)?;
+                canvas.text(text, end, kind)?;
             }
             Ok(())
         })
@@ -91,7 +93,11 @@ impl StackedBars {
         values.map(|v| drawable(*v).unwrap_or(0.0).max(0.0))
     }
 
-    fn total(&self, bar: &Bar) -> String {
+    /// What stands at the end of a bar.
+    fn end(&self, bar: &Bar) -> String {
+        if let Some(end) = &bar.end {
+            return font::fit(end, TEXT, 170.0);
+        }
         let known = bar.values.iter().filter(|v| drawable(**v).is_some());
         let bound = if known.count() < self.parts.len() {
             "≥ "
@@ -145,6 +151,7 @@ mod tests {
         Bar {
             label: label.into(),
             values: values.into(),
+            end: None,
         }
     }
 

@@ -13,11 +13,12 @@ pub fn draw(analysis: &Analysis<'_>) -> Result<Figures, super::ChartError> {
 
 fn figure(index: usize, group: &PolicyGroup) -> Result<Figure, super::ChartError> {
     let bars = group.cells.iter().map(|c| Bar {
-        label: match c.output_throughput.times_static {
-            Some(times) => format!("{}, {}×", c.setting, short(Some(times))),
-            None => c.setting.clone(),
-        },
+        label: c.setting.clone(),
         values: vec![c.output_throughput.value.unwrap_or_default()],
+        end: c.output_throughput.times_static.map(|times| {
+            let value = short(c.output_throughput.value);
+            format!("{value} tok/s, {}×", short(Some(times)))
+        }),
     });
     let chart = StackedBars {
         title: format!(

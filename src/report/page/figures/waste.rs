@@ -39,6 +39,7 @@ fn padding(costs: &[PaddingCost<'_>]) -> Result<Figure, super::ChartError> {
                     c.result.cell.batch_size, c.result.cell.padding
                 ),
                 values: vec![(all - padded) / requests, padded / requests],
+                end: None,
             }
         })
     });
@@ -82,12 +83,12 @@ fn padding(costs: &[PaddingCost<'_>]) -> Result<Figure, super::ChartError> {
 fn idle(costs: &[IdleCost<'_>]) -> Result<Figure, super::ChartError> {
     let label = |c: &IdleCost<'_>| {
         let cell = &c.cell.result.cell;
-        let (size, setting) = (cell.batch_size, cell.setting());
-        format!("batch {size} {setting} output {}", cell.output_len)
+        format!("batch {} {}", cell.batch_size, cell.setting())
     };
     let bars = costs.iter().map(|c| Bar {
-        label: format!("{}: {} % idle", label(c), short(Some(c.percent()))),
+        label: label(c),
         values: vec![100.0 - c.percent(), c.percent()],
+        end: Some(format!("{} % idle", short(Some(c.percent())))),
     });
     let chart = StackedBars {
         title: "Row-steps of decoding, working and idle".into(),
@@ -101,6 +102,7 @@ fn idle(costs: &[IdleCost<'_>]) -> Result<Figure, super::ChartError> {
             |m: &crate::sweep::Measured| m.result.mean(|r| Some(r.summary.output_throughput));
         [
             label(c),
+            c.cell.result.cell.output_len.clone(),
             c.cell.result.cell.load.to_string(),
             c.row_steps.to_string(),
             c.idle_row_steps.to_string(),
@@ -117,6 +119,7 @@ fn idle(costs: &[IdleCost<'_>]) -> Result<Figure, super::ChartError> {
         table: NumberTable::new(
             [
                 "setting",
+                "output",
                 "load",
                 "row-steps",
                 "idle",
