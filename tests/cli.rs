@@ -69,6 +69,18 @@ fn dry_run_shows_the_grid_and_leaves_nothing() {
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
 }
 
+/// Of several experiments one that reads an option is enough.
+#[test]
+fn options_of_one_policy_go_with_any_experiment_that_has_it() {
+    batchlab()
+        .args(["sweep", "--dry-run", "--experiment=day2,mixed-lengths"])
+        .args(["--prefill-windows-ms=5", "--max-num-batched-tokens=64"])
+        .args(["--max-num-seqs=3", "--padding=ragged"])
+        .assert()
+        .success()
+        .stdout(contains("continuous").and(contains("closed loop, 3 clients")));
+}
+
 /// Each line: what is asked, what the message must name.
 #[test]
 fn bad_input_is_one_clear_line() {
@@ -80,7 +92,7 @@ fn bad_input_is_one_clear_line() {
     };
     let latin1 = write("latin1.txt", b"caf\xe9\n");
     let blank = write("blank.txt", b"\n \n");
-    let cases: [(&[&str], i32, &str); 27] = [
+    let cases: [(&[&str], i32, &str); 32] = [
         (
             &["--batch-sizes=0"],
             2,
@@ -135,6 +147,31 @@ fn bad_input_is_one_clear_line() {
             &["--prefill-windows-ms=-1"],
             2,
             "--prefill-windows-ms: -1 is not a wait window",
+        ),
+        (
+            &["--policies=static", "--prefill-windows-ms=5"],
+            2,
+            "--prefill-windows-ms is for continuous; add that to --policies or leave",
+        ),
+        (
+            &["--policy=static", "--max-num-batched-tokens=2048"],
+            2,
+            "--max-num-batched-tokens is for continuous",
+        ),
+        (
+            &["--policies=static,continuous", "--windows-ms=5"],
+            2,
+            "--windows-ms is for dynamic",
+        ),
+        (
+            &["--policies=continuous", "--preferred-batch-size=4"],
+            2,
+            "--preferred-batch-size is for dynamic",
+        ),
+        (
+            &["--policies=continuous", "--padding=padded"],
+            2,
+            "--padding is for static or dynamic",
         ),
     ];
     for (args, code, names) in cases {

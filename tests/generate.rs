@@ -91,6 +91,36 @@ fn a_stop_string_ends_the_text_before_it() {
 }
 
 #[test]
+fn continuous_batching_writes_the_same_texts() {
+    let run = |args: &[&str]| {
+        let mut command = generate();
+        command.args([
+            "--prompt=HAMLET:",
+            "--prompt=O Romeo, Romeo! wherefore art thou",
+        ]);
+        command.args(["--prompt=Enter", "--max-new-tokens=24", "--kv-block-size=8"]);
+        stdout(command.args(args))
+    };
+    let together = run(&[]);
+    assert_eq!(together.matches("=== ").count(), 3);
+    let rows = ["--policy=continuous", "--max-num-seqs=2"];
+    assert_eq!(run(&rows), together);
+    // Prompts in parts.
+    assert_eq!(
+        run(&[rows[0], rows[1], "--max-num-batched-tokens=8"]),
+        together
+    );
+    assert_eq!(run(&["--policy=continuous"]), together);
+
+    let mut command = generate();
+    command.args(["--prompt=Hi", "--policy=continuous", "--profile"]);
+    command
+        .assert()
+        .code(2)
+        .stderr(contains("leave out --policy continuous"));
+}
+
+#[test]
 fn it_says_why_outputs_ended() {
     let run = |stop: &[&str]| {
         let mut command = generate();
@@ -174,6 +204,16 @@ fn bad_options_are_one_clear_line() {
         ("--repetition-penalty=-2", "1 = no penalty"),
         ("--repetition-penalty=inf", "1 = no penalty"),
         ("--seed=-1", "whole number from 0"),
+        ("--policy=dynamic", "possible values: static, continuous"),
+        ("--max-num-seqs=0", "at least 1"),
+        (
+            "--max-num-seqs=2",
+            "--max-num-seqs is for continuous; add --policy",
+        ),
+        (
+            "--max-num-batched-tokens=64",
+            "--max-num-batched-tokens is for continuous; add --policy",
+        ),
     ] {
         generate()
             .args(["--prompt=Hi", option])

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use batchlab::Error;
-use batchlab::batching::Static;
+use batchlab::batching::{Continuous, Policy, Static};
 use batchlab::clock::{Clock, WallClock};
 use batchlab::engine::{Engine, EngineConfig, Records};
 use batchlab::metrics::Summary;
@@ -19,6 +19,7 @@ use batchlab::text::{OutputText, StopStrings};
 use batchlab::workload::{Arrivals, Ask, Load, RequestOptions, drive};
 
 use super::at_least_one;
+use super::batching_args::BatchingArgs;
 use super::engine_args::EngineArgs;
 use super::profile::{self, ProfileArgs};
 use super::prompt_args::read_prompt_file;
@@ -28,7 +29,7 @@ use super::sampling_args::SamplingArgs;
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("text").args(["prompt", "prompt_file"]).required(true).multiple(true))]
 pub struct GenerateArgs {
-    /// The text to continue, or with --chat to answer; given several times, all prompts run as one batch
+    /// The text to continue, or with --chat to answer; given several times, the prompts run together
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
     /// A UTF-8 file whose whole text is one prompt more
@@ -52,6 +53,8 @@ pub struct GenerateArgs {
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
+    batching: BatchingArgs,
+    #[command(flatten)]
     profile: ProfileArgs,
     #[command(flatten)]
     engine: EngineArgs,
@@ -62,12 +65,23 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let prompts = args.prompts(&model)?;
     let stops =
         StopStrings::new(args.stop.clone()).map_err(|e| Error::Usage(format!("--stop: {e}")))?;
-    let limits = limits(&model, &prompts, args.max_new_tokens)?;
+    let page_size = args.engine.model.kv_block_size;
+    let continuous = args.batching.continuous(prompts.len(), page_size)?;
+    if args.profile.profile && continuous.is_some() {
+        return Err(Error::Usage(
+            "--profile takes prefill and decode apart, which continuous batching mixes in a step; leave \
+             out --policy continuous"
+                .into(),
+        )
+        .into());
+    }
+    let limits = limits(&model, &prompts, args.max_new_tokens, continuous)?;
     let mut runner = args.engine.runner(&model, limits)?;
     let job = Job {
         args,
         model: &model,
         prompts: &prompts,
+        continuous,
         stops: &stops,
         clock: &WallClock::start(),
     };
@@ -89,11 +103,13 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What to generate: all prompts as one batch.
+/// What to generate, and how the prompts run together.
 pub struct Job<'a> {
     args: &'a GenerateArgs,
     pub model: &'a Model,
     prompts: &'a [Vec<u32>],
+    /// None: all prompts as one batch.
+    continuous: Option<Continuous>,
     stops: &'a StopStrings,
     clock: &'a WallClock,
 }
@@ -134,9 +150,7 @@ impl Job<'_> {
         mut listen: impl FnMut(&[(RequestId, u32)]) -> anyhow::Result<Vec<RequestId>>,
     ) -> anyhow::Result<Generated> {
         let config = EngineConfig {
-            policy: Box::new(Static {
-                batch_size: self.prompts.len(),
-            }),
+            policy: self.policy(),
             padding: Padding::Ragged,
             max_queue_size: self.prompts.len(),
             max_positions: self.model.spec.max_positions,
@@ -160,6 +174,15 @@ impl Job<'_> {
             finished,
             records: engine.records().clone(),
         })
+    }
+
+    fn policy(&self) -> Box<dyn Policy> {
+        match self.continuous {
+            Some(policy) => Box::new(policy),
+            None => Box::new(Static {
+                batch_size: self.prompts.len(),
+            }),
+        }
     }
 
     /// One for each prompt.
@@ -235,7 +258,12 @@ impl GenerateArgs {
 }
 
 /// Just what these prompts need. Refuses what the model's context cannot hold.
-fn limits(model: &Model, prompts: &[Vec<u32>], max_new_tokens: usize) -> Result<Limits, Error> {
+fn limits(
+    model: &Model,
+    prompts: &[Vec<u32>],
+    max_new_tokens: usize,
+    continuous: Option<Continuous>,
+) -> Result<Limits, Error> {
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     let max_kv_len = longest.saturating_add(max_new_tokens);
     let context = model.spec.max_positions;
@@ -246,9 +274,17 @@ fn limits(model: &Model, prompts: &[Vec<u32>], max_new_tokens: usize) -> Result<
             model.spec.name
         )));
     }
+    let (max_rows, max_tokens) = match continuous {
+        None => (prompts.len(), prompts.iter().map(Vec::len).sum()),
+        Some(policy) => {
+            let rows = policy.max_num_seqs;
+            // A step never has more than everything that is known of its rows.
+            (rows, policy.max_num_batched_tokens.min(rows * max_kv_len))
+        }
+    };
     Ok(Limits {
-        max_rows: prompts.len(),
-        max_tokens: prompts.iter().map(Vec::len).sum(),
+        max_rows,
+        max_tokens,
         max_kv_len,
     })
 }

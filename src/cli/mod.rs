@@ -1,6 +1,7 @@
 //! The subcommands: each turns its arguments into a checked configuration and calls the library.
 
 mod advice_args;
+mod batching_args;
 mod engine_args;
 mod generate;
 mod gpu;

@@ -45,8 +45,9 @@ pub struct SweepArgs {
 struct GridArgs {
     /// Sets whatever the options below leave open. day2: sizes × windows; few-requests: static
     /// against dynamic at 1, 10, 50 % of the closed loop; padding: mixed prompts, padded against
-    /// ragged; idle-rows: mixed against equal outputs; saturation: all settings under the same
-    /// loads, up to 110 % of what the largest batch serves
+    /// ragged; idle-rows: mixed against equal outputs; mixed-lengths: mixed prompts and outputs, all
+    /// there at once, under all three policies; saturation: all settings under the same loads, up
+    /// to 110 % of what the largest batch serves
     #[arg(
         long,
         default_value = "day2",
@@ -56,11 +57,17 @@ struct GridArgs {
     experiment: Vec<ExperimentName>,
     /// static: a batch leaves when it is full; dynamic: also when its oldest request has waited for
     /// the window; continuous: requests join and leave between steps [default: dynamic]
-    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    #[arg(
+        long,
+        visible_alias = "policy",
+        value_delimiter = ',',
+        value_name = "LIST"
+    )]
     policies: Option<Vec<Policy>>,
     /// Requests that run together, at most; for continuous its --max-num-seqs [default: 1,4,8]
     #[arg(
         long,
+        visible_alias = "max-num-seqs",
         value_delimiter = ',',
         value_name = "LIST",
         allow_hyphen_values = true
@@ -84,8 +91,9 @@ struct GridArgs {
     )]
     prefill_windows_ms: Vec<f64>,
     /// Tokens of a step of continuous: one for each row that decodes, the rest for parts of prompts
-    #[arg(long, default_value_t = Continuous::MAX_NUM_BATCHED_TOKENS, value_name = "N")]
-    max_num_batched_tokens: usize,
+    /// [default: 2048]
+    #[arg(long, value_name = "N")]
+    max_num_batched_tokens: Option<usize>,
     /// Batch sizes that dynamic lets go at once, without waiting for the window
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     preferred_batch_size: Vec<usize>,
@@ -141,7 +149,7 @@ struct MeasureArgs {
     /// Seed of arrivals and lengths
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
-    /// Go on to the output length after the model's end-of-text token
+    /// Go on to the output length after the model's end-of-sequence tokens
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     ignore_eos: bool,
     /// Percentiles besides 50, 90, 95 and 99, in summary.csv and report.json
@@ -241,6 +249,7 @@ impl SweepArgs {
             let preset = Experiment::from(name).preset(batch_sizes, self.load.burstiness);
             self.add(preset, &mut asked)?;
         }
+        self.grid.check_read(&asked.grids)?;
         Ok(asked)
     }
 
@@ -293,7 +302,7 @@ impl SweepArgs {
         }
         let policy = Continuous {
             max_num_seqs: grid.batch_sizes.iter().copied().max().unwrap_or(1),
-            max_num_batched_tokens: self.grid.max_num_batched_tokens,
+            max_num_batched_tokens: self.grid.token_budget(),
             prefill_window: Duration::ZERO,
         };
         let page_size = self.engine.model.kv_block_size;
@@ -305,7 +314,7 @@ impl SweepArgs {
     pub fn max_num_batched_tokens(&self, grids: &[Grid]) -> Option<usize> {
         let mut policies = grids.iter().flat_map(|g| &g.policies);
         let asked = policies.any(|p| *p == PolicyKind::Continuous);
-        asked.then_some(self.grid.max_num_batched_tokens)
+        asked.then_some(self.grid.token_budget())
     }
 
     /// The options of measuring that were given, but for the number of runs.
@@ -322,8 +331,7 @@ impl SweepArgs {
             ),
             (
                 "--max-num-batched-tokens",
-                (self.grid.max_num_batched_tokens != Continuous::MAX_NUM_BATCHED_TOKENS)
-                    .then(|| self.grid.max_num_batched_tokens.to_string()),
+                self.grid.max_num_batched_tokens.map(|n| n.to_string()),
             ),
             ("--num-prompts", args.num_prompts.map(|n| n.to_string())),
             ("--num-warmups", args.num_warmups.map(|n| n.to_string())),
@@ -355,10 +363,45 @@ impl SweepArgs {
             timeout_ms: args.timeout_ms,
             max_queue_size: args.max_queue_size,
             preferred_batch_sizes: self.grid.preferred_batch_size.clone(),
-            max_num_batched_tokens: self.grid.max_num_batched_tokens,
+            max_num_batched_tokens: self.grid.token_budget(),
         };
         options.validate()?;
         Ok(options)
+    }
+}
+
+impl GridArgs {
+    fn token_budget(&self) -> usize {
+        self.max_num_batched_tokens
+            .unwrap_or(Continuous::MAX_NUM_BATCHED_TOKENS)
+    }
+
+    /// Refuses an option that none of the grids' policies reads.
+    fn check_read(&self, grids: &[Grid]) -> Result<(), Error> {
+        use PolicyKind::{Continuous, Dynamic, Static};
+        let continuous = ("continuous", [Continuous].as_slice());
+        let dynamic = ("dynamic", [Dynamic].as_slice());
+        let padding = ("static or dynamic", [Static, Dynamic].as_slice());
+        let (budget, preferred) = (self.max_num_batched_tokens, &self.preferred_batch_size);
+        for (option, is_given, (names, readers)) in [
+            ("--windows-ms", self.windows_ms.is_some(), dynamic),
+            ("--preferred-batch-size", !preferred.is_empty(), dynamic),
+            (
+                "--prefill-windows-ms",
+                !self.prefill_windows_ms.is_empty(),
+                continuous,
+            ),
+            ("--max-num-batched-tokens", budget.is_some(), continuous),
+            ("--padding", self.padding.is_some(), padding),
+        ] {
+            let mut policies = grids.iter().flat_map(|grid| &grid.policies);
+            if is_given && !policies.any(|policy| readers.contains(policy)) {
+                return Err(Error::Usage(format!(
+                    "{option} is for {names}; add that to --policies or leave the option out"
+                )));
+            }
+        }
+        Ok(())
     }
 }
 

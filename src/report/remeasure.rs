@@ -37,11 +37,22 @@ pub fn remeasure(header: &Header, result: &CellResult) -> String {
         }
     }
     option("--num-runs", RUNS.into());
-    words.extend(header.measure_options.iter().cloned());
+    let options = header.measure_options.chunks(2);
+    let read = options.filter(|words| is_read(&words[0], cell.policy));
+    words.extend(read.flatten().cloned());
     // One word, since a prompt may begin with a dash.
     let prompt = header.prompt_options.get(&cell.prompts);
     words.extend(prompt.map(|[name, value]| format!("{name}={value}")));
     shell_words::join(words)
+}
+
+/// A sweep refuses an option that is for other policies than its own.
+fn is_read(option: &str, policy: PolicyKind) -> bool {
+    match option {
+        "--preferred-batch-size" => policy == PolicyKind::Dynamic,
+        "--max-num-batched-tokens" => policy == PolicyKind::Continuous,
+        _ => true,
+    }
 }
 
 /// To six significant digits.
