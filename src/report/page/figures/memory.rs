@@ -30,6 +30,7 @@ fn allocated(memory: &MemoryInfo) -> Result<Figure, super::ChartError> {
     let bar = |label: &str, of: fn(&PartInfo) -> u64| Bar {
         label: label.into(),
         values: parts.iter().map(|(_, p)| of(p) as f64 / MIB).collect(),
+        end: None,
     };
     let chart = StackedBars {
         title: "Memory of the runner, predicted and allocated".into(),

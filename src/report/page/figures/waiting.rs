@@ -38,6 +38,7 @@ fn figure(index: usize, t: &TradeOff<'_>) -> Result<Figure, super::ChartError> {
     let bars = shown.iter().map(|c| Bar {
         label: label(c),
         values: split(c).to_vec(),
+        end: None,
     });
     let phases = [Phase::Waiting, Phase::Prefill, Phase::Decode];
     let chart = StackedBars {
