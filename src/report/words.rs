@@ -76,10 +76,16 @@ fn policy_table(group: &PolicyGroup) -> String {
         false => "",
     };
     let title = format!(
-        "The policies at batch {} under the same load{times} · {} · output {} · prompt: {}",
-        group.batch_size, group.load, group.output_len, group.prompts
+        "The policies at batch {} under the same load{times} · {}",
+        group.batch_size, group.load
     );
-    format!("\n{}\n{}\n", clipped(&title), aligned(table))
+    let work = format!("output {} · prompt: {}", group.output_len, group.prompts);
+    format!(
+        "\n{}\n{}\n{}\n",
+        clipped(&title),
+        clipped(&work),
+        aligned(table)
+    )
 }
 
 /// day2's expectations and what the data say.
