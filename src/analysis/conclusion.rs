@@ -1,6 +1,7 @@
 //! A few sentences, each written from the numbers.
 
 use super::advice::Advice;
+use super::estimate::{Estimate, LATENCY, Order, THROUGHPUT};
 use super::tradeoff::TradeOff;
 use super::verdicts::{Ruling, Verdict};
 use crate::number::short;
@@ -43,25 +44,57 @@ fn batching(ladder: &[&Measured]) -> Option<String> {
 
 fn frontier(t: &TradeOff<'_>) -> Option<String> {
     let name = |&i: &usize| t.cells[i].result.cell.to_string();
-    let beaten = t.cells.len() - t.frontier.len();
     let (first, last) = (t.frontier.first()?, t.frontier.last()?);
+    let others = others(t)?;
     Some(match (t.frontier.len(), t.knee) {
         (1, _) => format!(
-            "One setting has the best mean latency and throughput at once ({}); of the other {beaten}, none is better in either.",
+            "One setting has the best mean latency and the best throughput ({}); {others}.",
             name(first)
         ),
         (n, Some(knee)) => format!(
-            "{n} settings are worth considering, the other {beaten} are beaten in latency and throughput at once; the knee is {}: {} tok/s at {} ms.",
+            "{n} settings are worth considering; {others}; the knee is {}: {} tok/s at {} ms.",
             name(&knee),
             short(Some(t.points[knee].throughput)),
             short(Some(t.points[knee].latency))
         ),
         (n, None) => format!(
-            "{n} settings are worth considering, from {} to {}; no knee stands out, and the other {beaten} are beaten in latency and throughput at once.",
+            "{n} settings are worth considering, from {} to {}; no knee stands out; {others}.",
             name(first),
             name(last)
         ),
     })
+}
+
+/// What the intervals say of the settings off the frontier; none of a single setting.
+fn others(t: &TradeOff<'_>) -> Option<String> {
+    let estimate = |c: &&Measured| Some((Estimate::of(c, THROUGHPUT)?, Estimate::of(c, LATENCY)?));
+    let all: Vec<_> = t.cells.iter().map(estimate).collect::<Option<_>>()?;
+    let loses = |i: &usize| {
+        let (throughput, latency) = all[*i];
+        t.frontier.iter().any(|&on_it| {
+            all[on_it].0.against(&throughput) == Order::Above
+                && all[on_it].1.against(&latency) == Order::Below
+        })
+    };
+    let off: Vec<usize> = (0..all.len()).filter(|i| !t.frontier.contains(i)).collect();
+    let (n, sure) = (off.len(), off.iter().filter(|i| loses(i)).count());
+    let beaten = |count| match count {
+        1 => "is beaten in latency and throughput at once",
+        _ => "are beaten in latency and throughput at once",
+    };
+    match (n, sure) {
+        (0, _) if all.len() == 1 => None,
+        (0, _) => Some("none was beaten in both".into()),
+        (_, 0) => Some(format!(
+            "whether the other {n} {} cannot be told",
+            beaten(n)
+        )),
+        _ if sure == n => Some(format!("the other {n} {}", beaten(n))),
+        _ => Some(format!(
+            "of the other {n} {sure} {}, of the rest it cannot be told",
+            beaten(sure)
+        )),
+    }
 }
 
 fn expectations(verdicts: &[Verdict]) -> String {

@@ -63,7 +63,7 @@ const HARDLY_IDLE: f64 = 0.01;
 /// Mean output lengths that differ by no more are the same.
 const SAME_LENGTH: f64 = 0.1;
 
-/// A cell whose rows end at different times.
+/// A cell whose rows end at different times, or one that shows how another policy avoids it.
 #[derive(Debug)]
 pub struct IdleCost<'a> {
     pub cell: &'a Measured,
@@ -71,7 +71,8 @@ pub struct IdleCost<'a> {
     pub idle_row_steps: usize,
     /// The share of the decode time that idle rows took up, per completed request.
     pub idle_ms: f64,
-    /// The cell that differs only in output lengths, which are all alike and the same on average.
+    /// The cell that differs only in output lengths, which are all alike and the same on average; none
+    /// where nothing idles.
     pub beside: Option<&'a Measured>,
 }
 
@@ -81,28 +82,33 @@ impl IdleCost<'_> {
     }
 }
 
-/// Every cell with idle rows, and those without any that stand beside one under another policy.
+/// Every cell with idle rows, and every cell that has none where another policy has some at the same
+/// batch size, load and work.
 pub fn idle_costs(cells: &[Measured]) -> Vec<IdleCost<'_>> {
     let families = lines(cells, Axis::OutputLen);
-    let idles = |cell: &Measured| row_steps(cell).1 > 0;
-    let stands_beside = |cell: &Measured| {
-        let a = &cell.result.cell;
-        let same = |b: &CellSpec| {
-            a.same_work(b)
-                && a.batch_size == b.batch_size
-                && a.load == b.load
-                && a.policy != b.policy
-        };
-        cells.iter().any(|c| idles(c) && same(&c.result.cell))
+    let idling: Vec<&CellSpec> = cells
+        .iter()
+        .filter(|c| row_steps(c).1 > 0)
+        .map(|c| &c.result.cell)
+        .collect();
+    let another_idles = |cell: &CellSpec| {
+        idling.iter().any(|other| {
+            other.policy != cell.policy
+                && other.batch_size == cell.batch_size
+                && other.load == cell.load
+                && other.same_work(cell)
+        })
     };
     cells
         .iter()
         .filter_map(|cell| {
             let (row_steps, idle_row_steps) = row_steps(cell);
-            let requests = completed(cell).filter(|_| idles(cell) || stands_beside(cell))?;
+            let idles = idle_row_steps > 0;
+            let shown = idles || row_steps > 0 && another_idles(&cell.result.cell);
+            let requests = completed(cell).filter(|_| shown)?;
             let family = families
                 .iter()
-                .find(|line| line.iter().any(|c| std::ptr::eq(*c, cell)));
+                .find(|line| idles && line.iter().any(|c| std::ptr::eq(*c, cell)));
             let apart = |c: &Measured| (mean_output(c) / mean_output(cell) - 1.0).abs();
             let even = family.into_iter().flatten().copied();
             let even = even.filter(|c| idle_share(c) <= HARDLY_IDLE && apart(c) <= SAME_LENGTH);

@@ -7,7 +7,7 @@ use crate::number::short;
 use crate::sweep::{Measured, PolicyKind, RunResult};
 
 const LEVEL: f64 = 0.95;
-/// Consecutive batches, or rows, of one run are put into at most this many blocks.
+/// A single run is cut into at most this many blocks.
 const BLOCKS: usize = 20;
 /// Fewer blocks say too little about their spread.
 const FEWEST_BLOCKS: usize = 3;
@@ -136,22 +136,11 @@ impl Error {
     }
 }
 
-/// The requests of a single run in blocks, in order of time: of whole batches, whose rows become free
-/// together, or of rows that left one by one, at least as many in a block as run together: the time
-/// between two of them says nothing of the rate.
+/// The requests of a single run in blocks of as many batches each, in order of time.
 fn blocks(cell: &Measured) -> Vec<Block<'_>> {
-    let requests = &cell.requests;
-    let released = |r: &RequestTrace| r.released_ms.unwrap_or(f64::NAN);
-    let ran = requests.iter().filter(|r| r.released_ms.is_some());
-    let mut ran: Vec<&RequestTrace> = ran.collect();
-    ran.sort_by(|a, b| released(a).total_cmp(&released(b)));
-    let batches: Vec<&[&RequestTrace]> = ran.chunk_by(|a, b| released(a) == released(b)).collect();
-    let count = match cell.result.cell.policy {
-        PolicyKind::Continuous => batches.len().min(ran.len() / cell.result.cell.batch_size),
-        PolicyKind::Static | PolicyKind::Dynamic => batches.len(),
-    };
-    let count = count.min(BLOCKS);
-    let arrivals = requests.iter().map(|r| r.arrival_ms);
+    let batches = batches(cell);
+    let count = batches.len().min(BLOCKS);
+    let arrivals = cell.requests.iter().map(|r| r.arrival_ms);
     let mut begin = arrivals.fold(f64::INFINITY, f64::min);
     (0..count)
         .map(|i| {
@@ -164,6 +153,34 @@ fn blocks(cell: &Measured) -> Vec<Block<'_>> {
             Block { requests, seconds }
         })
         .collect()
+}
+
+/// The requests that ran, in the order in which they left: whole batches, whose rows become free
+/// together, or, where rows leave one by one, as many as a batch holds. Fewer that end almost together
+/// would give their tokens in next to no time.
+fn batches(cell: &Measured) -> Vec<Vec<&RequestTrace>> {
+    let least = match cell.result.cell.policy {
+        PolicyKind::Static | PolicyKind::Dynamic => 1,
+        PolicyKind::Continuous => cell.result.cell.batch_size,
+    };
+    let released = |r: &RequestTrace| r.released_ms.unwrap_or(f64::NAN);
+    let ran = cell.requests.iter().filter(|r| r.released_ms.is_some());
+    let mut ran: Vec<&RequestTrace> = ran.collect();
+    ran.sort_by(|a, b| released(a).total_cmp(&released(b)));
+    let mut batches: Vec<Vec<&RequestTrace>> = Vec::new();
+    for together in ran.chunk_by(|a, b| released(a) == released(b)) {
+        match batches.last_mut() {
+            Some(last) if last.len() < least => last.extend(together),
+            _ => batches.push(together.to_vec()),
+        }
+    }
+    // What is left over goes with the last that is full.
+    if let Some(rest) = batches.pop_if(|last| last.len() < least)
+        && let Some(last) = batches.last_mut()
+    {
+        last.extend(rest);
+    }
+    batches
 }
 
 /// Mean latency, arrival → last token, in ms.

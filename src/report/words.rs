@@ -76,14 +76,16 @@ fn policy_table(group: &PolicyGroup) -> String {
         false => "",
     };
     let title = format!(
-        "The policies at batch {} under the same load{times}",
-        group.batch_size
+        "The policies at batch {} under the same load{times} · {}",
+        group.batch_size, group.load
     );
-    let work = format!(
-        "{} · output {} · prompt: {}",
-        group.load, group.output_len, group.prompts
-    );
-    format!("\n{title}\n{}\n{}\n", clipped(&work), aligned(table))
+    let work = format!("output {} · prompt: {}", group.output_len, group.prompts);
+    format!(
+        "\n{}\n{}\n{}\n",
+        clipped(&title),
+        clipped(&work),
+        aligned(table)
+    )
 }
 
 /// day2's expectations and what the data say.

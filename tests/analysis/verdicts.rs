@@ -1,22 +1,24 @@
 //! Every expectation: where it holds, where it does not, and where nobody can tell.
 
-use batchlab::analysis::{Analysis, Context, Ruling, Verdict, policy_groups};
+use batchlab::analysis::{
+    Analysis, Context, Estimate, Ruling, THROUGHPUT, Verdict, idle_costs, policy_groups,
+};
 use batchlab::scheduler::Padding;
 use batchlab::sweep::{CellSpec, LoadSpec, Measured, PolicyKind};
 
 use crate::made::{SHAPE, Shape, cell, cell_of_runs, closed, poisson};
 
-fn verdicts(cells: &[Measured]) -> Vec<Verdict> {
+fn analysis(cells: &[Measured]) -> Analysis<'_> {
     let context = Context {
         kv_pool_bytes: 1000 << 20,
         samples: &|_| Ok(Vec::new()),
         own: None,
     };
-    Analysis::of(cells, &context).unwrap().verdicts
+    Analysis::of(cells, &context).unwrap()
 }
 
 fn verdict(cells: &[Measured], claim: &str) -> Verdict {
-    let all = verdicts(cells);
+    let all = analysis(cells).verdicts;
     let found: Vec<_> = all.iter().filter(|v| v.claim.contains(claim)).collect();
     assert_eq!(found.len(), 1, "{claim}: {all:#?}");
     found[0].clone()
@@ -142,6 +144,28 @@ fn two_batches_of_one_run_tell_nothing_and_three_runs_do() {
 }
 
 #[test]
+fn rows_that_leave_one_by_one_are_counted_in_batches() {
+    let interval = |policy, rows| {
+        let spec = CellSpec {
+            policy,
+            ..closed(8)
+        };
+        // One row after another.
+        let shape = Shape {
+            batches: rows,
+            ..SHAPE
+        };
+        let throughput = Estimate::of(&cell(0, spec, shape), THROUGHPUT).unwrap();
+        throughput.error.map(|e| e.degrees)
+    };
+    assert_eq!(interval(PolicyKind::Dynamic, 20), Some(19.0));
+    assert_eq!(interval(PolicyKind::Continuous, 23), None);
+    // The four left over go with the third batch.
+    assert_eq!(interval(PolicyKind::Continuous, 28), Some(2.0));
+    assert_eq!(interval(PolicyKind::Continuous, 8 * 50), Some(19.0));
+}
+
+#[test]
 fn kv_memory_is_linear_within_two_percent() {
     let with_pages = |pages: [usize; 2]| {
         let shape = |rows, pages_used| Shape {
@@ -245,6 +269,36 @@ fn continuous_batching_beside_static() {
     let missing = verdict(&mixed_lengths(100.0, 80.0, rate), claim);
     assert_eq!(missing.ruling, Ruling::CannotTell);
     assert!(missing.why.contains("--experiment mixed-lengths"));
+}
+
+#[test]
+fn what_does_not_idle_stands_beside_what_does() {
+    let idle = |cells: &[Measured]| -> Vec<(usize, f64)> {
+        let costs = idle_costs(cells).into_iter();
+        costs.map(|c| (c.cell.result.index, c.percent())).collect()
+    };
+    let mut cells = mixed_lengths(100.0, 80.0, LoadSpec::Offline);
+    assert_eq!(idle(&cells), [(0, 25.0), (1, 0.0)]);
+    // Not under another load, and not where nothing idles.
+    cells[1].result.cell.load = LoadSpec::Closed { concurrency: 4 };
+    assert_eq!(idle(&cells), [(0, 25.0)]);
+    assert_eq!(idle(&cells[1..]), []);
+}
+
+#[test]
+fn a_setting_is_called_beaten_only_where_the_intervals_say_so() {
+    let conclusion = |cells: &[Measured]| analysis(cells).conclusion.join(" ");
+    let text = conclusion(&mixed_lengths(100.0, 80.0, LoadSpec::Offline));
+    let best = "the best throughput (continuous batch 4, offline); ";
+    assert!(
+        text.contains(&format!("{best}the other 1 is beaten")),
+        "{text}"
+    );
+    let text = conclusion(&mixed_lengths(100.0, 99.9, LoadSpec::Offline));
+    assert!(
+        text.contains(&format!("{best}whether the other 1 is beaten")),
+        "{text}"
+    );
 }
 
 #[test]
@@ -436,7 +490,7 @@ fn a_size_that_completed_nothing_leaves_its_claims_open() {
 #[test]
 fn a_single_cell_and_no_cell_leave_every_expectation_open() {
     for cells in [vec![], vec![cell(0, closed(4), SHAPE)]] {
-        let all = verdicts(&cells);
+        let all = analysis(&cells).verdicts;
         assert_eq!(all.len(), 11);
         for v in all {
             assert_eq!(v.ruling, Ruling::CannotTell, "{}", v.claim);

@@ -3,7 +3,7 @@
 use super::axis::{self, Axis};
 use super::canvas::{Canvas, Shape, Stroke};
 use super::header::{Entry, Header, Swatch};
-use super::plot::{Along, Plot, draw_error_bar};
+use super::plot::{self, Along, Plot, draw_error_bar};
 use super::theme::{self, BACKGROUND, MUTED};
 use super::{ChartError, Picture, curve, font};
 
@@ -91,7 +91,7 @@ impl Lines {
         let references = || self.references.iter().flat_map(|r| &r.points);
         let ends = |p: &SeriesPoint| {
             let half = p.half.unwrap_or(0.0);
-            [p.y, p.y - half, p.y + half]
+            [p.y, plot::bar_start(p.y, half), p.y + half]
         };
         let xs = points().map(|p| p.x).chain(references().map(|p| p.0));
         let ys = points().flat_map(ends).chain(references().map(|p| p.1));

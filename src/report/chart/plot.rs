@@ -71,7 +71,7 @@ impl Plot {
         let (half, at) = (drawable(half?)?, self.at(x, y)?);
         let ends = |ruler: &Ruler, value: f64| {
             [
-                ruler.at_or_start(value - half),
+                ruler.at_or_start(bar_start(value, half)),
                 ruler.at_or_end(value + half),
             ]
         };
@@ -79,6 +79,15 @@ impl Plot {
             Along::X => ends(&self.x, x).map(|x| (x, at.1)),
             Along::Y => ends(&self.y, y).map(|y| (at.0, y)),
         })
+    }
+}
+
+/// The lower end of an error bar. A quantity that is not negative has none below zero, whatever the
+/// interval's formula gives.
+pub fn bar_start(value: f64, half: f64) -> f64 {
+    match value < 0.0 {
+        true => value - half,
+        false => (value - half).max(0.0),
     }
 }
 

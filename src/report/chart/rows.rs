@@ -26,7 +26,7 @@ pub struct RowsLayout<'a> {
     pub right: f64,
 }
 
-const LONGEST_LABEL: f64 = 220.0;
+const LONGEST_LABEL: f64 = 300.0;
 const NOTE: f64 = 20.0;
 
 impl Rows {

@@ -95,6 +95,7 @@ fn stacked_bars() -> StackedBars {
                 1.0 + batch / 3.0,
                 0.0,
             ],
+            end: None,
         })
     });
     StackedBars {

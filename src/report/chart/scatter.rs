@@ -9,7 +9,7 @@ use super::canvas::{Canvas, Point, SMALL, Shape, Stroke, Type};
 use super::curve;
 use super::header::{Entry, Header, Swatch};
 use super::labels::Labels;
-use super::plot::{Along, CAP, Plot, draw_error_bar};
+use super::plot::{self, Along, CAP, Plot, draw_error_bar};
 use super::theme::{self, BACKGROUND, INK, MUTED};
 use super::{ChartError, Picture, font};
 
@@ -128,7 +128,7 @@ impl Scatter {
         let all = || line().chain(self.knee.iter().map(|knee| (knee.x, knee.y)));
         let ends = |middle: f64, half: Option<f64>| {
             let half = half.unwrap_or(0.0);
-            [middle, middle - half, middle + half]
+            [middle, plot::bar_start(middle, half), middle + half]
         };
         let xs = marks().flat_map(|m| ends(m.x, m.x_half));
         let ys = marks().flat_map(|m| ends(m.y, m.y_half));

@@ -16,7 +16,7 @@ pub struct StackedBars {
     pub title: String,
     /// Of the axis, with the unit.
     pub x_title: String,
-    /// Behind the totals.
+    /// Behind the totals, where they are written.
     pub unit: String,
     pub parts: Vec<Part>,
     pub bars: Vec<Bar>,
@@ -34,11 +34,12 @@ pub struct Part {
 pub struct Bar {
     pub label: String,
     pub values: Vec<f64>,
-    /// What stands at its end; none: the total.
+    /// At its end, instead of the total.
     pub end: Option<String>,
 }
 
 const MOST_BARS: usize = 60;
+const LONGEST_END: f64 = 140.0;
 
 impl StackedBars {
     pub fn picture(&self) -> Result<Picture, ChartError> {
@@ -53,6 +54,8 @@ impl StackedBars {
             name: part.name.clone(),
             swatch: Swatch::Block(part.color),
         });
+        // A single part is what the axis says.
+        let parts = parts.filter(|_| self.parts.len() > 1);
         let header = Header::new(&self.title, parts);
         let bars = self.bars.iter().take(MOST_BARS);
         let ends: Vec<String> = bars.map(|bar| self.end(bar)).collect();
@@ -72,7 +75,7 @@ impl StackedBars {
         Canvas::picture(rows.height(), |canvas| {
             header.draw(canvas)?;
             rows.draw(canvas, &axis.title, "bars")?;
-            for (index, (bar, text)) in self.bars.iter().zip(&ends).enumerate() {
+            for (index, (bar, end)) in self.bars.iter().zip(&ends).enumerate() {
                 self.draw_bar(canvas, &rows, (index, bar))?;
                 let kind = Type {
                     color: INK,
@@ -80,8 +83,8 @@ impl StackedBars {
                     ..LABEL
                 };
                 let sum = self.values(bar).sum();
-                let end = (rows.x.at_or_start(sum) + 6.0, rows.middle(index));
-                canvas.text(text, end, kind)?;
+                let at = (rows.x.at_or_start(sum) + 6.0, rows.middle(index));
+                canvas.text(end, at, kind)?;
             }
             Ok(())
         })
@@ -93,11 +96,13 @@ impl StackedBars {
         values.map(|v| drawable(*v).unwrap_or(0.0).max(0.0))
     }
 
-    /// What stands at the end of a bar.
     fn end(&self, bar: &Bar) -> String {
-        if let Some(end) = &bar.end {
-            return font::fit(end, TEXT, 170.0);
-        }
+        let total = || self.total(bar);
+        let end = bar.end.clone().unwrap_or_else(total);
+        font::fit(&end, TEXT, LONGEST_END)
+    }
+
+    fn total(&self, bar: &Bar) -> String {
         let known = bar.values.iter().filter(|v| drawable(**v).is_some());
         let bound = if known.count() < self.parts.len() {
             "≥ "
@@ -105,7 +110,7 @@ impl StackedBars {
             ""
         };
         let sum = compact(self.values(bar).sum());
-        font::fit(&format!("{bound}{sum} {}", self.unit), TEXT, 140.0)
+        format!("{bound}{sum} {}", self.unit)
     }
 
     fn draw_bar(
@@ -174,6 +179,15 @@ mod tests {
         assert!((decode[0] / waiting[0] - 7.0).abs() < 0.05);
         assert!((waiting[0] / waiting[1] - 10.0).abs() < 0.3);
         assert!(widths(Phase::Idle).is_empty());
+    }
+
+    #[test]
+    fn a_bar_ends_in_its_own_words_where_it_has_some() {
+        let mut own = bar("B=8", &[60.0, 40.0, 0.0, 0.0, 0.0]);
+        own.end = Some("40 % idle".into());
+        let texts = check(&bars(vec![own]).picture().unwrap());
+        assert!(texts.iter().any(|t| t == "40 % idle"), "{texts:?}");
+        assert!(!texts.iter().any(|t| t == "100 ms"), "{texts:?}");
     }
 
     #[test]

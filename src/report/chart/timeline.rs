@@ -8,7 +8,7 @@ use super::rows::{Rows, RowsLayout};
 use super::theme::{INK, Phase};
 use super::{ChartError, Picture, Scale, font};
 
-/// Rows of segments over one axis of time.
+/// Rows of segments over one axis of time, which begins at zero.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timeline {
     pub title: String,
@@ -66,8 +66,11 @@ impl Timeline {
             most: MOST_ROWS,
             right: 12.0,
         };
-        let times = std::iter::once(0.0).chain(self.times());
-        let rows = Rows::new(layout, &axis, times.map(|ms| ms * scale));
+        let rows = Rows::new(
+            layout,
+            &axis,
+            self.times().chain([0.0]).map(|ms| ms * scale),
+        );
         let at = |ms: f64| rows.x.at(ms * scale);
         let mut blocks: Vec<_> = self.shown().map(|row| row.blocks(at)).collect();
         if blocks.iter().map(Vec::len).sum::<usize>() > MOST_BLOCKS {
@@ -269,6 +272,14 @@ mod tests {
         let widths = |phase: Phase| widths(&picture, phase.color());
         assert_eq!(widths(Phase::Decode).len(), 1);
         assert!((widths(Phase::Decode)[0] / widths(Phase::Waiting)[0] - 6.0).abs() < 0.05);
+    }
+
+    #[test]
+    fn the_axis_begins_at_zero() {
+        let mut chart = timeline(vec![("row 1", vec![segment(37.0, 210.0, Phase::Decode)])]);
+        chart.markers = None;
+        let texts = check(&chart.picture().unwrap());
+        assert!(texts.iter().any(|t| t == "0"), "{texts:?}");
     }
 
     #[test]

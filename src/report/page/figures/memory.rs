@@ -31,6 +31,7 @@ fn allocated(memory: &MemoryInfo) -> Result<Figure, super::ChartError> {
         end: None,
         label: label.into(),
         values: parts.iter().map(|(_, p)| of(p) as f64 / MIB).collect(),
+        end: None,
     };
     let chart = StackedBars {
         title: "Memory of the runner, predicted and allocated".into(),

@@ -106,8 +106,8 @@ fn failed(error: ChartError) -> Error {
     ))
 }
 
-/// Cells worth a close look: the ends of the ladder, what wasted most, the first continuous one, what
-/// was picked.
+/// Cells worth a close look, in the order of the sweep: the ends of the ladder, what wasted most, the
+/// first continuous one, what was picked.
 fn chosen<'a>(analysis: &Analysis<'a>) -> Vec<&'a Measured> {
     let ladder = &analysis.ladder;
     let ends = ladder.first().into_iter().chain(ladder.last()).copied();
@@ -139,8 +139,7 @@ fn chosen<'a>(analysis: &Analysis<'a>) -> Vec<&'a Measured> {
             chosen.push(cell);
         }
     }
-    // As in the tables.
-    chosen.sort_by_key(|cell| cell.result.index);
+    chosen.sort_by_key(|c| c.result.index);
     chosen
 }
 

@@ -15,10 +15,7 @@ fn figure(index: usize, group: &PolicyGroup) -> Result<Figure, super::ChartError
     let bars = group.cells.iter().map(|c| Bar {
         label: c.setting.clone(),
         values: vec![c.output_throughput.value.unwrap_or_default()],
-        end: c.output_throughput.times_static.map(|times| {
-            let value = short(c.output_throughput.value);
-            format!("{value} tok/s, {}×", short(Some(times)))
-        }),
+        end: Some(end(&c.output_throughput)),
     });
     let chart = StackedBars {
         title: format!(
@@ -73,6 +70,14 @@ fn figure(index: usize, group: &PolicyGroup) -> Result<Figure, super::ChartError
             rows.collect(),
         ),
     })
+}
+
+/// "1627 tok/s 1.25×"
+fn end(b: &Beside) -> String {
+    let times = b
+        .times_static
+        .map(|times| format!(" {}×", short(Some(times))));
+    format!("{} tok/s{}", short(b.value), times.unwrap_or_default())
 }
 
 fn both(b: &Beside) -> [String; 2] {

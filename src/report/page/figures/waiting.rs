@@ -39,6 +39,7 @@ fn figure(index: usize, t: &TradeOff<'_>) -> Result<Figure, super::ChartError> {
         end: None,
         label: label(c),
         values: split(c).to_vec(),
+        end: None,
     });
     let phases = [Phase::Waiting, Phase::Prefill, Phase::Decode];
     let chart = StackedBars {

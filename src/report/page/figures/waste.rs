@@ -81,9 +81,16 @@ fn padding(costs: &[PaddingCost<'_>]) -> Result<Figure, super::ChartError> {
 }
 
 fn idle(costs: &[IdleCost<'_>]) -> Result<Figure, super::ChartError> {
-    let label = |c: &IdleCost<'_>| {
+    let output = |c: &IdleCost<'_>| c.cell.result.cell.output_len.clone();
+    let one_output = costs.iter().all(|c| output(c) == output(&costs[0]));
+    let setting = |c: &IdleCost<'_>| {
         let cell = &c.cell.result.cell;
         format!("batch {} {}", cell.batch_size, cell.setting())
+    };
+    // What all bars share would only make their labels long.
+    let label = |c: &IdleCost<'_>| match one_output {
+        true => setting(c),
+        false => format!("{} output {}", setting(c), output(c)),
     };
     let bars = costs.iter().map(|c| Bar {
         label: label(c),
@@ -101,8 +108,8 @@ fn idle(costs: &[IdleCost<'_>]) -> Result<Figure, super::ChartError> {
         let throughput =
             |m: &crate::sweep::Measured| m.result.mean(|r| Some(r.summary.output_throughput));
         [
-            label(c),
-            c.cell.result.cell.output_len.clone(),
+            setting(c),
+            output(c),
             c.cell.result.cell.load.to_string(),
             c.row_steps.to_string(),
             c.idle_row_steps.to_string(),
@@ -114,7 +121,13 @@ fn idle(costs: &[IdleCost<'_>]) -> Result<Figure, super::ChartError> {
     });
     Ok(Figure {
         name: "idle-rows".into(),
-        caption: "A batch runs until its slowest row ends.".into(),
+        caption: match one_output {
+            true => format!(
+                "A batch runs until its slowest row ends; output {} tokens.",
+                output(&costs[0])
+            ),
+            false => "A batch runs until its slowest row ends.".into(),
+        },
         picture: chart.picture()?,
         table: NumberTable::new(
             [
