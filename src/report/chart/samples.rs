@@ -86,7 +86,6 @@ fn stacked_bars() -> StackedBars {
     });
     let bars = BATCHES.iter().flat_map(|batch| {
         WINDOWS.map(|window| Bar {
-            end: None,
             label: format!("dynamic B={batch} w={window}"),
             values: vec![
                 window / 2.0,

@@ -44,13 +44,7 @@ const LONGEST_END: f64 = 140.0;
 impl StackedBars {
     pub fn picture(&self) -> Result<Picture, ChartError> {
         font::register()?;
-        // A bar of one part is what the axis says.
-        let legend = if self.parts.len() > 1 {
-            &*self.parts
-        } else {
-            &[]
-        };
-        let parts = legend.iter().map(|part| Entry {
+        let parts = self.parts.iter().map(|part| Entry {
             name: part.name.clone(),
             swatch: Swatch::Block(part.color),
         });

@@ -28,7 +28,6 @@ fn allocated(memory: &MemoryInfo) -> Result<Figure, super::ChartError> {
         ("scratch", memory.scratch),
     ];
     let bar = |label: &str, of: fn(&PartInfo) -> u64| Bar {
-        end: None,
         label: label.into(),
         values: parts.iter().map(|(_, p)| of(p) as f64 / MIB).collect(),
         end: None,

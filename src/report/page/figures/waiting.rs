@@ -36,7 +36,6 @@ fn figure(index: usize, t: &TradeOff<'_>) -> Result<Figure, super::ChartError> {
         format!("batch {} {}{rate}", cell.batch_size, cell.setting())
     };
     let bars = shown.iter().map(|c| Bar {
-        end: None,
         label: label(c),
         values: split(c).to_vec(),
         end: None,
