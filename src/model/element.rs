@@ -33,34 +33,24 @@ impl Element for f32 {
     }
 }
 
-impl Element for f16 {
-    const NAME: &'static str = "f16";
+/// The types of 16 bits, which convert by functions of the same names.
+macro_rules! half_element {
+    ($($half:ident),+) => {$(
+        impl Element for $half {
+            const NAME: &'static str = stringify!($half);
 
-    fn to_f32(self) -> f32 {
-        self.to_f32()
-    }
+            fn to_f32(self) -> f32 {
+                self.to_f32()
+            }
 
-    fn from_f32(value: f32) -> Self {
-        Self::from_f32(value)
-    }
+            fn from_f32(value: f32) -> Self {
+                Self::from_f32(value)
+            }
 
-    fn is_finite(self) -> bool {
-        self.is_finite()
-    }
+            fn is_finite(self) -> bool {
+                self.is_finite()
+            }
+        }
+    )+};
 }
-
-impl Element for bf16 {
-    const NAME: &'static str = "bf16";
-
-    fn to_f32(self) -> f32 {
-        self.to_f32()
-    }
-
-    fn from_f32(value: f32) -> Self {
-        Self::from_f32(value)
-    }
-
-    fn is_finite(self) -> bool {
-        self.is_finite()
-    }
-}
+half_element!(f16, bf16);
