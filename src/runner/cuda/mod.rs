@@ -19,6 +19,7 @@ mod rotary;
 pub mod rows;
 mod scratch;
 mod shape;
+pub mod tensor_map;
 mod weights;
 
 use std::time::{Duration, Instant};
