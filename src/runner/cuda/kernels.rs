@@ -17,7 +17,7 @@ use cudarc::nvrtc::Ptx;
 
 use super::fatbins;
 use super::ops::DeviceParams;
-use super::ops::{attention_prefill, linear_small, linear_tiled};
+use super::ops::{attention_prefill, head, linear_small, linear_tiled};
 use crate::runner::{Dtype, RunnerError};
 
 /// D, the head widths that the attention kernels are compiled for.
@@ -110,6 +110,7 @@ pub struct Kernels {
     pub(super) bias_activation: PerDtype<Function>,
     pub(super) linear_small: PerHalf<PerRows<PerColumns<Function>>>,
     pub(super) linear_tiled: PerHalf<Function>,
+    pub(super) head: PerHalf<[Function; head::TILES.len()]>,
     pub(super) kv_append: PerDtype<Function>,
     pub(super) attention_prefill: PerDtype<PerHeadDim<Function>>,
     pub(super) attention_decode: PerDtype<PerHeadDim<PerGroup<Function>>>,
@@ -145,6 +146,11 @@ impl Kernels {
             let stem = "linear_tiled";
             modules.function(stem, &format!("{stem}_{dtype}"))
         };
+        let head = |dtype: Dtype| {
+            per_size(head::TILES.map(|tile| tile.rows), |m| {
+                modules.function("head", &format!("head_{dtype}_m{m}"))
+            })
+        };
         let sms = context
             .attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
             .map_err(|e| device_error(context, "cuDeviceGetAttribute", e))?;
@@ -160,6 +166,10 @@ impl Kernels {
             linear_tiled: PerHalf {
                 f16: linear_tiled(Dtype::F16)?,
                 bf16: linear_tiled(Dtype::BF16)?,
+            },
+            head: PerHalf {
+                f16: head(Dtype::F16)?,
+                bf16: head(Dtype::BF16)?,
             },
             kv_append: per_dtype("kv_append")?,
             attention_prefill: PerDtype::resolve(|dtype| {
@@ -224,6 +234,10 @@ impl Kernels {
                 for (function, columns) in functions.iter().zip(linear_small::COLUMNS) {
                     allow(function, linear_small::shared_bytes(rows, columns))?;
                 }
+            }
+            let head = self.head.get(dtype).into_iter().flatten();
+            for (function, tile) in head.zip(&head::TILES) {
+                allow(function, tile.shared_bytes())?;
             }
             if let Some(function) = self.linear_tiled.get(dtype) {
                 allow(function, linear_tiled::SHARED_BYTES)?;
