@@ -5,7 +5,7 @@
 // Bound by E, which is read once; with f32 logits of 256 rows in between, writing and reading them would
 // cost as much again. E's rows are the rows of the tensor core's tile and X's its columns, so that few
 // rows of X cost little. One warp asks for tiles of both by tensor copies, several stages ahead, E's
-// first ones before the previous kernel has ended; one or more warpgroups multiply. A block goes on from
+// first ones before the previous kernel has ended; two warpgroups multiply. A block goes on from
 // tile to tile with the best logit of each row in registers. In the end the blocks meet in one 64-bit
 // maximum a row, and the last block to arrive writes the tokens. A maximum does not depend on the order
 // in which it is taken.
@@ -19,6 +19,10 @@
 constexpr int DEPTH = ROW_ELEMENTS;
 constexpr int GROUP_THREADS = 128;
 constexpr int GROUP_ROWS = 64;
+// Warpgroups that multiply.
+constexpr int GROUPS = 2;
+constexpr int TILE = GROUPS * GROUP_ROWS;
+constexpr int MULTIPLYING = GROUPS * GROUP_THREADS;
 
 // Orders as (value, lower index first) does. No value is NaN, and −0 equals 0.
 __device__ inline unsigned long long key_of(const Best& best) {
@@ -43,14 +47,13 @@ __device__ inline void merge_lanes(Best (&kept)[KEPT], const Best (&best)[COLUMN
     }
 }
 
-// ROWS of X by GROUPS·64 rows of E, in each of CLUSTER blocks that share what they read of X.
-template <typename T, int ROWS, int GROUPS, int STAGES, int CLUSTER>
+// Up to ROWS of X, `p.rows`, by TILE rows of E. What a stage has after them was never written; it reaches
+// only columns that no one reads.
+template <typename T, int ROWS, int STAGES>
 struct Head {
-    static constexpr int TILE = GROUPS * GROUP_ROWS;
-    static constexpr int MULTIPLYING = GROUPS * GROUP_THREADS;
     // Accumulators take most of the registers that a thread can have: those that copy, then a whole
     // warpgroup, leave theirs to those that multiply.
-    static constexpr bool WIDE = ROWS > 128 && GROUPS > 1;
+    static constexpr bool WIDE = ROWS > 128;
     static constexpr int THREADS = MULTIPLYING + (WIDE ? GROUP_THREADS : 32);
     // Columns of a thread: of its accumulators, and after each merge with another lane.
     static constexpr int HELD = ROWS / 4;
@@ -72,20 +75,22 @@ struct Head {
 
     const HeadParams<T>& p;
     Shared& shared;
-    const int steps, tiles, first_row;
+    // Steps of K, tiles of E, and the rows of X from first_row on.
+    const int steps, tiles, first_row, rows;
 
     __device__ Head(const HeadParams<T>& p, Shared& shared)
-        : p(p), shared(shared), steps((p.k + DEPTH - 1) / DEPTH), tiles((p.vocab + TILE - 1) / TILE), first_row(blockIdx.y * ROWS) {}
+        : p(p), shared(shared), steps((p.k + DEPTH - 1) / DEPTH), tiles((p.vocab + TILE - 1) / TILE),
+          first_row(blockIdx.y * p.rows), rows(min(p.rows, p.m - first_row)) {}
 
     __device__ void run() {
         if (threadIdx.x == 0) {
             for (int i = 0; i < STAGES; i++) {
                 shared.full[i].init(1);
-                shared.empty[i].init(GROUPS * CLUSTER);
+                shared.empty[i].init(GROUPS);
             }
             Barrier::publish();
         }
-        CLUSTER > 1 ? cluster_barrier() : __syncthreads();
+        __syncthreads();
         if (threadIdx.x < MULTIPLYING) {
             if constexpr (WIDE) take_registers();
             multiply();
@@ -93,21 +98,18 @@ struct Head {
             if constexpr (WIDE) give_registers();
             if (threadIdx.x == MULTIPLYING) copy();
         }
-        if (CLUSTER > 1) leave_cluster();
     }
 
     __device__ void copy() {
-        const int own_tiles = (tiles - 1 - first_tile()) / static_cast<int>(gridDim.x) + 1;
+        const int own_tiles = (tiles - 1 - static_cast<int>(blockIdx.x)) / static_cast<int>(gridDim.x) + 1;
         const int count = own_tiles * steps, ahead = min(STAGES, count);
         const auto copy_e = [&](int i) {
-            shared.full[i % STAGES].expect(sizeof(Stage));
+            shared.full[i % STAGES].expect(sizeof(Stage::e) + p.rows * sizeof(Stage::x[0]));
             const int tile = blockIdx.x + i / steps * gridDim.x;
             copy_box(shared.ring[i % STAGES].e, p.e, tile * TILE, i % steps * DEPTH, shared.full[i % STAGES]);
         };
         const auto copy_x = [&](int i) {
-            constexpr int SHARE = ROWS / CLUSTER;
-            const int from = blockIdx.x % CLUSTER * SHARE;
-            copy_box_to_all<CLUSTER>(shared.ring[i % STAGES].x[from], p.x, first_row + from, i % steps * DEPTH, shared.full[i % STAGES]);
+            copy_box(shared.ring[i % STAGES].x, p.x, first_row, i % steps * DEPTH, shared.full[i % STAGES]);
         };
         for (int i = 0; i < ahead; i++) copy_e(i);
         follow_previous_kernel();
@@ -119,16 +121,13 @@ struct Head {
         }
     }
 
-    // Blocks of a cluster go through as many tiles, the last of them perhaps past the vocabulary.
-    static __device__ int first_tile() { return blockIdx.x / CLUSTER * CLUSTER; }
-
     __device__ void multiply() {
         follow_previous_kernel();
         const int group = threadIdx.x / GROUP_THREADS, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
         Best best[KEPT];
         int i = 0;
 #pragma unroll 1
-        for (int first = first_tile(); first < tiles; first += gridDim.x) {
+        for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
             Accumulators acc;
 #pragma unroll 1
             for (int step = 0; step < steps; step++, i++) {
@@ -145,7 +144,7 @@ struct Head {
             }
             finish_wgmma_but<0>();
             release(i - 1);
-            const int word = (first + blockIdx.x % CLUSTER) * TILE + warp * 16 + lane / 4;
+            const int word = tile * TILE + warp * 16 + lane / 4;
             if (p.logits) {
                 write(acc, word);
             } else {
@@ -156,8 +155,7 @@ struct Head {
     }
 
     __device__ void release(int i) {
-        const int thread = threadIdx.x % GROUP_THREADS;
-        if (thread < CLUSTER) shared.empty[i % STAGES].template arrive_in_cluster<CLUSTER>(thread);
+        if (threadIdx.x % GROUP_THREADS == 0) shared.empty[i % STAGES].arrive();
     }
 
     // A thread has the logits of `word` and of the eighth word after it.
@@ -166,8 +164,9 @@ struct Head {
         for (int j = 0; j < ROWS / 8; j++) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                const int m = first_row + 8 * j + threadIdx.x % 4 * 2 + i % 2, v = word + i / 2 * 8;
-                if (m < p.m && v < p.vocab) p.logits[static_cast<size_t>(m) * p.stride + v] = acc[j][i];
+                const int row = 8 * j + threadIdx.x % 4 * 2 + i % 2, v = word + i / 2 * 8;
+                float* to = p.logits + static_cast<size_t>(first_row + row) * p.stride + v;
+                if (row < rows && v < p.vocab) *to = acc[j][i];
             }
         }
     }
@@ -201,28 +200,28 @@ struct Head {
     __device__ void finish(const Best (&best)[KEPT]) {
         auto keys = reinterpret_cast<unsigned long long(*)[ROWS]>(shared.ring);
         static_assert(MULTIPLYING / 32 * ROWS * sizeof(keys[0][0]) <= sizeof(shared.ring));
-        auto rows = reinterpret_cast<unsigned long long*>(p.best) + 1;
+        auto met = reinterpret_cast<unsigned long long*>(p.best) + 1;
         meet();
 #pragma unroll
         for (int c = 0; c < KEPT; c++) keys[threadIdx.x / 32][row_of(c)] = key_of(best[c]);
         meet();
-        for (int m = threadIdx.x; m < min(ROWS, p.m - first_row); m += MULTIPLYING) {
+        for (int row = threadIdx.x; row < rows; row += MULTIPLYING) {
             unsigned long long key = 0;
 #pragma unroll
-            for (int warp = 0; warp < MULTIPLYING / 32; warp++) key = max(key, keys[warp][m]);
-            atomicMax(rows + first_row + m, key);
+            for (int warp = 0; warp < MULTIPLYING / 32; warp++) key = max(key, keys[warp][row]);
+            atomicMax(met + first_row + row, key);
         }
         __threadfence();
         meet();
-        if (threadIdx.x == 0) shared.is_last = atomicAdd(rows - 1, 1ull) + 1 == gridDim.x * gridDim.y;
+        if (threadIdx.x == 0) shared.is_last = atomicAdd(met - 1, 1ull) + 1 == gridDim.x * gridDim.y;
         meet();
         if (!shared.is_last) return;
         __threadfence();
         for (int m = threadIdx.x; m < p.m; m += MULTIPLYING) {
-            p.out[m] = p.host_out[m] = index_of(__ldcg(rows + m));
-            rows[m] = 0;
+            p.out[m] = p.host_out[m] = index_of(__ldcg(met + m));
+            met[m] = 0;
         }
-        if (threadIdx.x == 0) rows[-1] = 0;
+        if (threadIdx.x == 0) met[-1] = 0;
     }
 
     static __device__ void take_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 240;"); }
@@ -231,26 +230,28 @@ struct Head {
     static __device__ void meet() { asm volatile("bar.sync 1, %0;" ::"n"(MULTIPLYING) : "memory"); }
 };
 
-template <typename Head, typename T>
+// The sizes are those of TILES in src/runner/cuda/ops/head.rs.
+template <typename T, int ROWS, int STAGES>
 __device__ void head(const HeadParams<T>& p) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    using Head = ::Head<T, ROWS, STAGES>;
     extern __shared__ __align__(EIGHT_ROWS) unsigned char memory[];
     Head(p, *reinterpret_cast<typename Head::Shared*>(memory)).run();
 #endif
 }
 
-// The sizes are those of TILES in src/runner/cuda/ops/head.rs.
-#define HEAD_TILE(suffix, T, ROWS, GROUPS, STAGES)                                                        \
-    extern "C" __global__ void __launch_bounds__((Head<T, ROWS, GROUPS, STAGES, 1>::THREADS), 1)          \
-        head_##suffix##_m##ROWS(const __grid_constant__ HeadParams<T> p) {                                \
-        head<Head<T, ROWS, GROUPS, STAGES, 1>>(p);                                                        \
+#define HEAD(suffix, T, ROWS, STAGES)                                                         \
+    extern "C" __global__ void __launch_bounds__((Head<T, ROWS, STAGES>::THREADS), 1)         \
+        head_##suffix##_m##ROWS(const __grid_constant__ HeadParams<T> p) {                    \
+        head<T, ROWS, STAGES>(p);                                                             \
     }
-#define HEAD(suffix, T)            \
-    HEAD_TILE(suffix, T, 8, 2, 12)  \
-    HEAD_TILE(suffix, T, 16, 2, 11) \
-    HEAD_TILE(suffix, T, 32, 2, 10) \
-    HEAD_TILE(suffix, T, 64, 2, 8)  \
-    HEAD_TILE(suffix, T, 128, 2, 6) \
-    HEAD_TILE(suffix, T, 256, 2, 4)
-HEAD(f16, f16)
-HEAD(bf16, bf16)
+#define HEADS(suffix, T)    \
+    HEAD(suffix, T, 8, 12)  \
+    HEAD(suffix, T, 16, 11) \
+    HEAD(suffix, T, 32, 10) \
+    HEAD(suffix, T, 64, 8)  \
+    HEAD(suffix, T, 128, 6) \
+    HEAD(suffix, T, 192, 5) \
+    HEAD(suffix, T, 256, 4)
+HEADS(f16, f16)
+HEADS(bf16, bf16)

@@ -162,6 +162,7 @@ struct HeadParams {
     int32_t* out;
     int32_t* host_out;
     int32_t m;
+    int32_t rows;
     int32_t vocab;
     int32_t k;
     int32_t stride;
@@ -169,6 +170,7 @@ struct HeadParams {
 static_assert(sizeof(HeadParams<uint16_t>) == 384);
 static_assert(offsetof(HeadParams<uint16_t>, logits) == 256);
 static_assert(offsetof(HeadParams<uint16_t>, m) == 288);
+static_assert(offsetof(HeadParams<uint16_t>, stride) == 304);
 
 struct ArgmaxParams {
     const float* logits;

@@ -16,6 +16,7 @@ __device__ inline void wgmma_rows(float (&c)[J][4], uint64_t a, uint64_t b, int 
 #define C_4(j) C_2(j), C_2(j + 2)
 #define C_8(j) C_4(j), C_4(j + 4)
 #define C_16(j) C_8(j), C_8(j + 8)
+#define C_24(j) C_16(j), C_8(j + 16)
 #define C_32(j) C_16(j), C_16(j + 16)
 #define TEN(t) "%" #t "0,%" #t "1,%" #t "2,%" #t "3,%" #t "4,%" #t "5,%" #t "6,%" #t "7,%" #t "8,%" #t "9,"
 #define NAMES_1 "%0,%1,%2,%3"
@@ -23,6 +24,9 @@ __device__ inline void wgmma_rows(float (&c)[J][4], uint64_t a, uint64_t b, int 
 #define NAMES_4 TEN() "%10,%11,%12,%13,%14,%15"
 #define NAMES_8 TEN() TEN(1) TEN(2) "%30,%31"
 #define NAMES_16 TEN() TEN(1) TEN(2) TEN(3) TEN(4) TEN(5) "%60,%61,%62,%63"
+#define NAMES_24                                                            \
+    TEN() TEN(1) TEN(2) TEN(3) TEN(4) TEN(5) TEN(6) TEN(7) TEN(8) "%90,%91," \
+    "%92,%93,%94,%95"
 #define NAMES_32                                                                                           \
     TEN() TEN(1) TEN(2) TEN(3) TEN(4) TEN(5) TEN(6) TEN(7) TEN(8) TEN(9) TEN(10) TEN(11) "%120,%121,%122," \
     "%123,%124,%125,%126,%127"
@@ -43,12 +47,14 @@ __device__ inline void wgmma_rows(float (&c)[J][4], uint64_t a, uint64_t b, int 
     WGMMA_ROWS(T, 4, 32, 16, 17, 18)     \
     WGMMA_ROWS(T, 8, 64, 32, 33, 34)     \
     WGMMA_ROWS(T, 16, 128, 64, 65, 66)   \
+    WGMMA_ROWS(T, 24, 192, 96, 97, 98)   \
     WGMMA_ROWS(T, 32, 256, 128, 129, 130)
 WGMMA_ROWS_OF(f16)
 WGMMA_ROWS_OF(bf16)
 #undef WGMMA_ROWS_OF
 #undef WGMMA_ROWS
 #undef NAMES_32
+#undef NAMES_24
 #undef NAMES_16
 #undef NAMES_8
 #undef NAMES_4
@@ -56,6 +62,7 @@ WGMMA_ROWS_OF(bf16)
 #undef NAMES_1
 #undef TEN
 #undef C_32
+#undef C_24
 #undef C_16
 #undef C_8
 #undef C_4

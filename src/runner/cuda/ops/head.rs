@@ -42,53 +42,57 @@ struct HeadArguments {
     out: u64,
     host_out: u64,
     m: i32,
+    /// Of X, in a block's tile.
+    rows: i32,
     vocab: i32,
     k: i32,
     stride: i32,
 }
 
-mirrored!(HeadArguments, 384, { x: 128, logits: 256, m: 288, stride: 300 });
+mirrored!(HeadArguments, 384, { x: 128, logits: 256, m: 288, stride: 304 });
 
-/// A block's rows of X and rows of E, and the steps of K in flight.
+/// Rows of E in a block's tile, and K of a step.
+const WORDS: usize = 128;
+const DEPTH: usize = 64;
+/// Threads that multiply, and a warp that copies ...
+const THREADS: u32 = 256 + 32;
+/// ... or a whole warpgroup, which leaves registers to the others.
+const WIDE_THREADS: u32 = 256 + 128;
+
+/// One compiled size.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::runner::cuda) struct Tile {
+    /// Of X, at most.
     pub rows: usize,
-    words: usize,
+    /// Steps of K in flight.
     stages: usize,
+    threads: u32,
 }
 
 impl Tile {
-    const fn new(rows: usize, words: usize, stages: usize) -> Self {
+    const fn new(rows: usize, stages: usize, threads: u32) -> Self {
         Self {
             rows,
-            words,
             stages,
+            threads,
         }
     }
 
     /// Dynamic shared memory: the stages in 16-bit values and, in one more kilobyte, their barriers.
     pub const fn shared_bytes(&self) -> u32 {
-        (self.stages * (self.rows + self.words) * DEPTH * 2 + 1024) as u32
-    }
-
-    /// Threads that multiply, 128 for 64 rows of E, and a warp that copies; or a whole warpgroup,
-    /// which can leave registers to the others.
-    fn threads(&self) -> u32 {
-        let copying = if self.rows > 128 { 128 } else { 32 };
-        2 * self.words as u32 + copying
+        (self.stages * (self.rows + WORDS) * DEPTH * 2 + 1024) as u32
     }
 }
 
-/// K of a step.
-const DEPTH: usize = 64;
-/// The tiles that the kernel is compiled for; the last one for any M above.
-pub(in crate::runner::cuda) const TILES: [Tile; 6] = [
-    Tile::new(8, 128, 12),
-    Tile::new(16, 128, 11),
-    Tile::new(32, 128, 10),
-    Tile::new(64, 128, 8),
-    Tile::new(128, 128, 6),
-    Tile::new(256, 128, 4),
+const LARGEST: Tile = Tile::new(256, 4, WIDE_THREADS);
+pub(in crate::runner::cuda) const TILES: [Tile; 7] = [
+    Tile::new(8, 12, THREADS),
+    Tile::new(16, 11, THREADS),
+    Tile::new(32, 10, THREADS),
+    Tile::new(64, 8, THREADS),
+    Tile::new(128, 6, THREADS),
+    Tile::new(192, 5, WIDE_THREADS),
+    LARGEST,
 ];
 
 impl Kernels {
@@ -113,12 +117,14 @@ impl Kernels {
                 "the CUDA kernel head is for f16 and bf16 on Hopper, not for {dtype} here"
             )));
         };
-        let fits = |(_, tile): &(_, &Tile)| tile.rows >= p.rows as usize;
-        let smallest = functions.iter().zip(&TILES).find(fits);
-        let last = functions.iter().zip(&TILES).next_back();
-        let Some((function, tile)) = smallest.or(last) else {
+        if p.rows <= 0 {
             return Ok(());
-        };
+        }
+        // Rows in equal parts: a box that ends past them would take longer than a full one.
+        let row_tiles = blocks(p.rows, LARGEST.rows as i32);
+        let rows = blocks(p.rows, row_tiles as i32) as usize;
+        let size = TILES.partition_point(|tile| tile.rows < rows);
+        let (function, tile) = (&functions[size], &TILES[size]);
         let matrix = |address, rows: i32, box_rows| {
             TensorMap::new(&BoxedMatrix {
                 address,
@@ -127,21 +133,18 @@ impl Kernels {
                 box_rows,
             })
         };
-        if p.rows <= 0 {
-            return Ok(());
-        }
-        let row_tiles = blocks(p.rows, tile.rows as i32);
-        let word_tiles = blocks(p.vocab, tile.words as i32);
+        let word_tiles = blocks(p.vocab, WORDS as i32);
         // One block an SM, each with its tiles of E and one of X.
         let columns = (self.sms as u32 / row_tiles).max(1).min(word_tiles);
         let arguments = HeadArguments {
-            e: matrix(p.e, p.stride, tile.words)?,
-            x: matrix(p.x, p.rows, tile.rows)?,
+            e: matrix(p.e, p.stride, WORDS)?,
+            x: matrix(p.x, p.rows, rows)?,
             logits: p.logits,
             best: p.best,
             out: p.out,
             host_out: p.host_out,
             m: p.rows,
+            rows: rows as i32,
             vocab: p.vocab,
             k: p.channels,
             stride: p.stride,
@@ -149,7 +152,7 @@ impl Kernels {
         Launch {
             function,
             grid: (columns, row_tiles, 1),
-            threads: tile.threads(),
+            threads: tile.threads,
             shared_bytes: tile.shared_bytes(),
         }
         .behind(stream, &arguments)
