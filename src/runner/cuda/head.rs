@@ -1,46 +1,96 @@
-//! From the last tokens' norm to the vocabulary: the tokens of a greedy step in one kernel, or logits
-//! for those that sample or penalise.
+//! From the last tokens' norm to the vocabulary: a greedy step's tokens in one kernel where there is
+//! one, or the logits.
 
 use super::device::Device;
 use super::forward::{Forward, Network};
-use super::gemm::{Op, Operands, Shape};
-use super::ops::HeadParams;
+use super::gemm::{Gemms, Op, Operands, Shape};
+use super::kernels::Kernels;
+use super::ops::{HeadParams, LogitsParams};
 use super::shape::{StepShape, bucket};
 use super::weights::padded_vocab;
 use crate::model::Param;
-use crate::runner::RunnerError;
+use crate::runner::{Dtype, RunnerError};
 
-impl Network {
-    /// Whether a step's tokens are chosen from logits in memory, which stay there after it.
-    pub(super) fn leaves_logits(&self, shape: &StepShape) -> bool {
-        shape.sampled || shape.penalised || !self.kernels.has_head(self.dtype)
+/// Who multiplies with the vocabulary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HeadBy {
+    Head,
+    HeadPortable,
+    CublasLt,
+}
+
+impl HeadBy {
+    /// The fastest there is.
+    pub fn choose(dtype: Dtype, kernels: &Kernels, gemms: &Gemms) -> Self {
+        if kernels.has_head(dtype) {
+            Self::Head
+        } else if gemms.has_cublaslt() {
+            Self::CublasLt
+        } else {
+            Self::HeadPortable
+        }
     }
 
-    /// The logits of the last tokens of `rows` rows, which were normalised last.
+    /// For people: the kernel and what it multiplies with.
+    pub fn name(self, dtype: Dtype) -> &'static str {
+        match self {
+            Self::Head => "head (wgmma)",
+            Self::HeadPortable if dtype == Dtype::F32 => "head_portable (CUDA cores)",
+            Self::HeadPortable => "head_portable (mma.sync)",
+            Self::CublasLt => "cuBLASLt",
+        }
+    }
+}
+
+impl Network {
+    fn head_by(&self) -> HeadBy {
+        HeadBy::choose(self.dtype, &self.kernels, &self.gemms)
+    }
+
+    /// Whether a step's tokens are chosen from logits in memory, which stay there after it.
+    pub(super) fn leaves_logits(&self, shape: &StepShape) -> bool {
+        shape.sampled || shape.penalised || self.head_by() != HeadBy::Head
+    }
+
+    /// The vocabulary's logits of every row that was normalised last.
     pub(super) fn score_vocabulary(
         &mut self,
         device: &Device,
         rows: usize,
     ) -> Result<(), RunnerError> {
-        if self.kernels.has_head(self.dtype) {
-            let p = HeadParams {
-                logits: self.scratch.logits,
-                ..self.head_params(rows)
-            };
-            return self.kernels.head(&device.stream, self.dtype, &p);
+        let (n, k) = (padded_vocab(&self.spec), self.spec.channels);
+        let (x, logits) = (self.scratch.normed, self.scratch.logits);
+        let w = self.weights[Param::head(&self.spec)];
+        match self.head_by() {
+            HeadBy::Head => {
+                let p = HeadParams {
+                    logits,
+                    ..self.head_params(rows)
+                };
+                self.kernels.head(&device.stream, self.dtype, &p)
+            }
+            HeadBy::HeadPortable => {
+                let p = LogitsParams {
+                    x,
+                    w,
+                    logits,
+                    m: rows as i32,
+                    n: n as i32,
+                    k: k as i32,
+                };
+                self.kernels.head_portable(&device.stream, self.dtype, &p)
+            }
+            HeadBy::CublasLt => {
+                let shape = Shape {
+                    m: bucket(rows),
+                    n,
+                    k,
+                    op: Op::Head,
+                };
+                let operands = Operands { x, w, y: logits };
+                self.gemms.multiply(device, shape, operands)
+            }
         }
-        let shape = Shape {
-            m: bucket(rows),
-            n: padded_vocab(&self.spec),
-            k: self.spec.channels,
-            op: Op::Head,
-        };
-        let operands = Operands {
-            x: self.scratch.normed,
-            w: self.weights[Param::head(&self.spec)],
-            y: self.scratch.logits,
-        };
-        self.gemms.multiply(device, shape, operands)
     }
 
     /// No output yet.
