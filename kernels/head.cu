@@ -251,7 +251,9 @@ __device__ void head(const HeadParams<T>& p) {
     HEAD(suffix, T, 32, 10) \
     HEAD(suffix, T, 64, 8)  \
     HEAD(suffix, T, 128, 6) \
+    HEAD(suffix, T, 160, 6) \
     HEAD(suffix, T, 192, 5) \
+    HEAD(suffix, T, 224, 5) \
     HEAD(suffix, T, 256, 4)
 HEADS(f16, f16)
 HEADS(bf16, bf16)

@@ -11,7 +11,7 @@ use super::weights::padded_vocab;
 use crate::model::Param;
 use crate::runner::{Dtype, RunnerError};
 
-/// Who multiplies with the vocabulary.
+/// Who multiplies with the vocabulary where logits are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HeadBy {
     Head,
@@ -19,12 +19,17 @@ pub(super) enum HeadBy {
     CublasLt,
 }
 
+/// Logits of more rows than a tile of `head` holds are faster by cuBLASLt, whose tiles are larger both
+/// ways; tokens are not, since logits need not travel for them.
+const ONE_TILE_OF_ROWS: usize = 256;
+
 impl HeadBy {
-    /// The fastest there is.
-    pub fn choose(dtype: Dtype, kernels: &Kernels, gemms: &Gemms) -> Self {
-        if kernels.has_head(dtype) {
+    /// The fastest there is for the logits of `rows` rows.
+    pub fn choose(dtype: Dtype, kernels: &Kernels, gemms: &Gemms, rows: usize) -> Self {
+        let has_cublaslt = gemms.has_cublaslt();
+        if kernels.has_head(dtype) && (rows <= ONE_TILE_OF_ROWS || !has_cublaslt) {
             Self::Head
-        } else if gemms.has_cublaslt() {
+        } else if has_cublaslt {
             Self::CublasLt
         } else {
             Self::HeadPortable
@@ -43,13 +48,9 @@ impl HeadBy {
 }
 
 impl Network {
-    fn head_by(&self) -> HeadBy {
-        HeadBy::choose(self.dtype, &self.kernels, &self.gemms)
-    }
-
     /// Whether a step's tokens are chosen from logits in memory, which stay there after it.
     pub(super) fn leaves_logits(&self, shape: &StepShape) -> bool {
-        shape.sampled || shape.penalised || self.head_by() != HeadBy::Head
+        shape.sampled || shape.penalised || !self.kernels.has_head(self.dtype)
     }
 
     /// The vocabulary's logits of every row that was normalised last.
@@ -61,7 +62,7 @@ impl Network {
         let (n, k) = (padded_vocab(&self.spec), self.spec.channels);
         let (x, logits) = (self.scratch.normed, self.scratch.logits);
         let w = self.weights[Param::head(&self.spec)];
-        match self.head_by() {
+        match HeadBy::choose(self.dtype, &self.kernels, &self.gemms, rows) {
             HeadBy::Head => {
                 let p = HeadParams {
                     logits,

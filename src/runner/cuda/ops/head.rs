@@ -85,13 +85,15 @@ impl Tile {
 }
 
 const LARGEST: Tile = Tile::new(256, 4, WIDE_THREADS);
-pub(in crate::runner::cuda) const TILES: [Tile; 7] = [
+pub(in crate::runner::cuda) const TILES: [Tile; 9] = [
     Tile::new(8, 12, THREADS),
     Tile::new(16, 11, THREADS),
     Tile::new(32, 10, THREADS),
     Tile::new(64, 8, THREADS),
     Tile::new(128, 6, THREADS),
+    Tile::new(160, 6, WIDE_THREADS),
     Tile::new(192, 5, WIDE_THREADS),
+    Tile::new(224, 5, WIDE_THREADS),
     LARGEST,
 ];
 
