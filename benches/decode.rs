@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use batchlab::model::Model;
 use batchlab::plan::{RowPlan, StepPlan};
-use batchlab::runner::{self, DeviceChoice, Dtype, KvBudget, Limits, Runner, RunnerOptions};
+use batchlab::runner::{
+    self, CublasLt, DeviceChoice, Dtype, KvBudget, Limits, Runner, RunnerOptions,
+};
 use batchlab::sampling::Sampling;
 use clap::Parser;
 use rand::{RngExt, SeedableRng};
@@ -26,6 +28,8 @@ struct Args {
     model: String,
     #[arg(long)]
     dtype: Option<Dtype>,
+    #[arg(long, default_value_t)]
+    cublaslt: CublasLt,
     #[arg(long, value_delimiter = ',', default_value = "1,4,8")]
     batch_sizes: Vec<usize>,
     #[arg(long, default_value_t = 13)]
@@ -60,6 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             max_tokens: rows * args.prompt_len,
             max_kv_len: args.prompt_len + args.new_tokens,
         },
+        cublaslt: args.cublaslt,
     };
     let (mut runner, device) = runner::open(args.device, &model, &options)?;
     println!("{device}");

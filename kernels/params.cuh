@@ -92,6 +92,19 @@ static_assert(offsetof(LinearParams<uint16_t>, m) == 120);
 static_assert(offsetof(LinearParams<uint16_t>, gated) == 136);
 
 template <typename T>
+struct LogitsParams {
+    const T* x;
+    const T* w;
+    float* logits;
+    int32_t m;
+    int32_t n;
+    int32_t k;
+};
+static_assert(sizeof(LogitsParams<float>) == 40);
+static_assert(offsetof(LogitsParams<float>, m) == 24);
+static_assert(offsetof(LogitsParams<float>, k) == 32);
+
+template <typename T>
 struct KvAppendParams {
     const T* qkv;
     const T* bias;

@@ -81,8 +81,8 @@ RUN
 sed -i "s/TESTS/${tests[*]}/" bundle/run-tests.sh
 
 cat >bundle/environment.sh <<'ENVIRONMENT'
-# Source this: puts cuBLASLt of a Python environment (nvidia-cublas, PyTorch) on LD_LIBRARY_PATH
-# when the system has none.
+# Source this: puts cuBLASLt, which is optional, of a Python environment (nvidia-cublas, PyTorch) on
+# LD_LIBRARY_PATH when the system has none.
 if ! ldconfig -p 2>/dev/null | grep -q libcublasLt.so.13; then
   cublas="$(python3 -c '
 import pathlib, sys

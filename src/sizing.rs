@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::Error;
 use crate::kv::KvLayout;
 use crate::model::ModelSpec;
-use crate::runner::{Dtype, Footprint, KvBudget, Limits, RunnerOptions, Target};
+use crate::runner::{CublasLt, Dtype, Footprint, KvBudget, Limits, RunnerOptions, Target};
 
 /// What is asked.
 #[derive(Debug, Clone, Copy)]
@@ -136,6 +136,7 @@ impl Sizing<'_> {
                 max_tokens: batch_size.saturating_mul(input),
                 max_kv_len: seq_len,
             },
+            cublaslt: CublasLt::Auto,
         }
     }
 

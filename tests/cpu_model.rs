@@ -6,7 +6,7 @@ use std::path::Path;
 use batchlab::model::Model;
 use batchlab::plan::{RowPlan, StepPlan};
 use batchlab::runner::cpu::CpuRunner;
-use batchlab::runner::{KvBudget, Limits, Runner, RunnerError, RunnerOptions, Target};
+use batchlab::runner::{CublasLt, KvBudget, Limits, Runner, RunnerError, RunnerOptions, Target};
 use batchlab::sampling::{Sampling, argmax};
 use safetensors::SafeTensors;
 
@@ -22,6 +22,7 @@ fn options(page_size: usize) -> RunnerOptions {
         page_size,
         kv: KvBudget::Utilization(0.9),
         limits: LIMITS,
+        cublaslt: CublasLt::Auto,
     }
 }
 

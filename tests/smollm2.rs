@@ -8,7 +8,7 @@ use batchlab::model::Model;
 use batchlab::plan::{RowPlan, StepPlan};
 use batchlab::runner::cpu::CpuRunner;
 use batchlab::runner::cuda::{self, CudaRunner};
-use batchlab::runner::{Dtype, KvBudget, Limits, Runner, RunnerOptions};
+use batchlab::runner::{CublasLt, Dtype, KvBudget, Limits, Runner, RunnerOptions};
 use batchlab::sampling::{Sampling, argmax};
 use serde::Deserialize;
 
@@ -70,6 +70,7 @@ fn options(fixture: &Fixture, dtype: Dtype) -> RunnerOptions {
             max_tokens: prompts().sum(),
             max_kv_len: prompts().max().unwrap() + fixture.steps(),
         },
+        cublaslt: CublasLt::Auto,
     }
 }
 

@@ -5,10 +5,9 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use batchlab::runner::cuda::kernels::Kernels;
-use batchlab::runner::cuda::ops::linear::IDENTITY;
 use batchlab::runner::cuda::ops::{
-    ArgmaxParams, BiasActivationParams, EmbeddingParams, KvAppendParams, LinearParams, QkvTarget,
-    RandomFillParams, ResidualNormParams, SampleParams,
+    ArgmaxParams, BiasActivationParams, EmbeddingParams, KvAppendParams, LinearParams,
+    LogitsParams, QkvTarget, RandomFillParams, ResidualNormParams, SampleParams,
 };
 use batchlab::runner::{Dtype, RunnerError};
 use cudarc::driver::CudaStream;
@@ -73,6 +72,15 @@ pub fn all(sms: usize) -> Vec<Case> {
         }
         for rows in [32, 64, 128, 256, 512] {
             cases.push(linear("linear_tiled", Kernels::linear_tiled, rows, k, n));
+        }
+        for rows in [64, 512, 4096] {
+            let multiply = Kernels::linear_portable;
+            cases.push(linear("linear_portable", multiply, rows, k, n));
+        }
+    }
+    for (k, n) in [(768, 50_304), (576, 49_152), (4096, 32_000)] {
+        for rows in [1, 64, 256] {
+            cases.push(head_portable(rows, k, n));
         }
     }
     for tokens in [1, 64, 4096] {
@@ -246,19 +254,36 @@ fn linear(kernel: &'static str, multiply: Multiply, rows: usize, k: usize, n: us
             let residual = d.random(Dtype::F32, rows * n, 1.0)?;
             Ok(Box::new(move |d| {
                 let p = LinearParams {
+                    bias: bias.ptr(),
+                    residual: residual.ptr(),
+                    ..LinearParams::plain(x.ptr(), w.ptr(), [rows, n, k])
+                };
+                Ok(multiply(&d.kernels, &d.stream, DTYPE, &p)?)
+            }))
+        }),
+    }
+}
+
+fn head_portable(rows: usize, k: usize, n: usize) -> Case {
+    Case {
+        kernel: "head_portable",
+        shape: format!("M={rows} K={k} N={n}"),
+        bytes: ((k * n + rows * k) * BYTES + rows * n * 4) as f64,
+        flop: Some(2.0 * (rows * k * n) as f64),
+        prepare: Box::new(move |d, _| {
+            let x = d.random(DTYPE, rows * k, 1.0)?;
+            let w = d.random(DTYPE, k * n, 0.02)?;
+            let logits = d.random(Dtype::F32, rows * n, 1.0)?;
+            Ok(Box::new(move |d| {
+                let p = LogitsParams {
                     x: x.ptr(),
                     w: w.ptr(),
-                    bias: bias.ptr(),
-                    y: 0,
-                    residual: residual.ptr(),
-                    qkv: QkvTarget::NONE,
+                    logits: logits.ptr(),
                     m: rows as i32,
                     n: n as i32,
                     k: k as i32,
-                    activation: IDENTITY,
-                    gated: 0,
                 };
-                Ok(multiply(&d.kernels, &d.stream, DTYPE, &p)?)
+                Ok(d.kernels.head_portable(&d.stream, DTYPE, &p)?)
             }))
         }),
     }

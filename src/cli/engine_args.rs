@@ -2,7 +2,9 @@
 
 use batchlab::Error;
 use batchlab::model::Model;
-use batchlab::runner::{self, DeviceChoice, Dtype, KvBudget, Limits, Runner, RunnerOptions};
+use batchlab::runner::{
+    self, CublasLt, DeviceChoice, Dtype, KvBudget, Limits, Runner, RunnerOptions,
+};
 
 /// Of a GPU's free memory.
 const USUAL_SHARE: f64 = 0.9;
@@ -43,6 +45,10 @@ pub struct EngineArgs {
     /// Memory of the KV cache, such as 512MiB or 4GiB
     #[arg(long, value_name = "BYTES", value_parser = bytes, conflicts_with = "gpu_memory_utilization")]
     kv_cache_memory: Option<u64>,
+    /// auto or off: whether cuBLASLt multiplies on a GPU where it is found and faster than the own
+    /// kernels
+    #[arg(long, default_value_t, value_name = "USE")]
+    cublaslt: CublasLt,
 }
 
 impl EngineArgs {
@@ -77,6 +83,9 @@ impl EngineArgs {
         if let Some(bytes) = self.kv_cache_memory {
             options.extend(["--kv-cache-memory".into(), bytes.to_string()]);
         }
+        if self.cublaslt != CublasLt::default() {
+            options.extend(["--cublaslt".into(), self.cublaslt.to_string()]);
+        }
         let share = self.model.gpu_memory_utilization;
         if share != USUAL_SHARE {
             options.extend(["--gpu-memory-utilization".into(), share.to_string()]);
@@ -93,6 +102,7 @@ impl EngineArgs {
                 None => KvBudget::Utilization(self.model.gpu_memory_utilization),
             },
             limits,
+            cublaslt: self.cublaslt,
         }
     }
 }

@@ -9,8 +9,9 @@ use batchlab::Error;
 use batchlab::clock::{Clock, WallClock};
 use batchlab::number::short;
 use batchlab::report::{comparison, write_atomically};
+use batchlab::runner::cuda::{self, Path, Paths};
 use batchlab::runner::{self, DeviceChoice};
-use batchlab::telemetry::{GpuId, GpuReading, NvmlSource, Sampler, SmiReader, compare};
+use batchlab::telemetry::{GpuId, GpuInfo, GpuReading, NvmlSource, Sampler, SmiReader, compare};
 use serde_json::json;
 
 use super::engine_args::EngineArgs;
@@ -66,7 +67,11 @@ pub fn run(args: &GpuArgs) -> anyhow::Result<()> {
 
 fn show(args: &GpuArgs) -> anyhow::Result<()> {
     let source = NvmlSource::open(&GpuId::Index(args.gpu)).map_err(Error::from)?;
-    let name = source.info().name.unwrap_or_else(|| "GPU".into());
+    let info = source.info();
+    if !args.json {
+        print(&kernels(&info))?;
+    }
+    let name = info.name.unwrap_or_else(|| "GPU".into());
     let clock = WallClock::start();
     let interval = Duration::from_millis(args.interval_ms);
     let sampler = Sampler::start(source, interval, clock.started()).map_err(Error::from)?;
@@ -93,6 +98,36 @@ fn show(args: &GpuArgs) -> anyhow::Result<()> {
             return Ok(());
         }
     }
+}
+
+/// Which kernels run on the GPU that NVML describes, or why none do.
+fn kernels(gpu: &GpuInfo) -> String {
+    // NVML writes the domain of a bus id with more digits, and in capitals.
+    let bus_id = gpu.pci_bus_id.as_deref().unwrap_or("").to_lowercase();
+    let is_it = |&n: &usize| cuda::pci_bus_id(n).is_ok_and(|id| bus_id.ends_with(&id));
+    if let Err(why) = cuda::available(0) {
+        return format!("kernels: {why}");
+    }
+    let mut ordinals = (0..).take_while(|&n| cuda::available(n).is_ok());
+    match ordinals.find(is_it).map(cuda::paths) {
+        Some(Ok(paths)) => in_lines(&paths),
+        Some(Err(why)) => format!("kernels: {why}"),
+        None => "kernels: none, CUDA does not see this GPU".into(),
+    }
+}
+
+fn in_lines(paths: &Paths) -> String {
+    let cublaslt = match &paths.cublaslt {
+        Some(version) => format!("cuBLASLt {version}"),
+        None => "cuBLASLt not found".into(),
+    };
+    let mut lines = vec![format!(
+        "kernels on {}, bf16: {} code, {cublaslt}",
+        paths.device, paths.code
+    )];
+    let line = |path: &Path| format!("  {:<28} {}", path.operation, path.kernel);
+    lines.extend(paths.paths.iter().map(line));
+    lines.join("\n")
 }
 
 fn one_line(r: &GpuReading) -> String {

@@ -177,6 +177,7 @@ mod tests {
         let ceilings = Ceilings {
             copy_bytes_per_s: (work[1].bytes + work[2].bytes) / 0.020,
             flop_per_s: work[0].flop / 0.050,
+            product_by: "gemm",
         };
         let finished = Finished {
             id: 0,
@@ -217,6 +218,7 @@ mod tests {
         let slow = Ceilings {
             copy_bytes_per_s: 1.0,
             flop_per_s: 1e12,
+            product_by: "gemm",
         };
         let finished = Finished {
             id: 0,

@@ -16,6 +16,8 @@ pub struct Ceilings {
     pub copy_bytes_per_s: f64,
     /// Of a large matrix product in the type that the runner computes in.
     pub flop_per_s: f64,
+    /// What multiplied: the fastest that the runner has.
+    pub product_by: &'static str,
 }
 
 /// Operations that must be done, and bytes that must move between memory and the cores.
@@ -190,6 +192,7 @@ mod tests {
         let ceilings = Ceilings {
             copy_bytes_per_s: 100.0,
             flop_per_s: 1000.0,
+            product_by: "gemm",
         };
         let of = |flop, bytes| Work { flop, bytes }.bound(&ceilings);
         assert_eq!(of(500.0, 100.0), (Bound::Memory, 1.0));

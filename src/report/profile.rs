@@ -123,11 +123,12 @@ pub fn profile(report: &ProfileReport<'_>) -> String {
     let Ceilings {
         copy_bytes_per_s,
         flop_per_s,
+        product_by,
     } = report.ceilings;
     let mut lines = vec![
         format!("{} on {}", report.model, report.runner),
         format!(
-            "measured limits: copy {} GB/s, matrix product {} GFLOP/s",
+            "measured limits: copy {} GB/s, matrix product {} GFLOP/s by {product_by}",
             short(Some(copy_bytes_per_s / 1e9)),
             short(Some(flop_per_s / 1e9))
         ),
@@ -214,6 +215,7 @@ mod tests {
             ceilings: Ceilings {
                 copy_bytes_per_s: 2e10,
                 flop_per_s: 1e11,
+                product_by: "gemm",
             },
             runs: &runs,
         };
@@ -247,6 +249,7 @@ mod tests {
             ceilings: Ceilings {
                 copy_bytes_per_s: 2e10,
                 flop_per_s: 1e11,
+                product_by: "gemm",
             },
             runs: &[only],
         };

@@ -13,7 +13,7 @@ use crate::plan::{StepOutput, StepPlan};
 pub use bounds::Bounds;
 pub use footprint::{Footprint, MemoryUse, Target};
 pub use select::{
-    Chosen, DeviceChoice, Dtype, KvBudget, ParseOptionError, RunnerOptions, choose, open,
+    Chosen, CublasLt, DeviceChoice, Dtype, KvBudget, ParseOptionError, RunnerOptions, choose, open,
 };
 
 /// How a runner was sized when it was opened. Every plan must stay within these.

@@ -45,6 +45,15 @@ pub enum KvBudget {
     Utilization(f64),
 }
 
+/// Whether cuBLASLt may multiply on a GPU: `--cublaslt`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CublasLt {
+    /// Where it is found and faster than the kernels of this crate.
+    #[default]
+    Auto,
+    Off,
+}
+
 /// How a runner is opened.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RunnerOptions {
@@ -54,6 +63,7 @@ pub struct RunnerOptions {
     pub page_size: usize,
     pub kv: KvBudget,
     pub limits: Limits,
+    pub cublaslt: CublasLt,
 }
 
 /// The device that a choice means on this machine.
@@ -154,6 +164,31 @@ impl FromStr for Dtype {
     }
 }
 
+impl FromStr for CublasLt {
+    type Err = ParseOptionError;
+
+    fn from_str(value: &str) -> Result<Self, ParseOptionError> {
+        match value {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            _ => Err(ParseOptionError {
+                what: "use of cuBLASLt",
+                value: value.into(),
+                known: "auto or off",
+            }),
+        }
+    }
+}
+
+impl fmt::Display for CublasLt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Off => "off",
+        })
+    }
+}
+
 impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -193,5 +228,14 @@ mod tests {
             assert_eq!(dtype.to_string(), name);
         }
         assert!("int8".parse::<Dtype>().is_err());
+    }
+
+    #[test]
+    fn cublaslt_is_used_or_not() {
+        for (name, choice) in [("auto", CublasLt::Auto), ("off", CublasLt::Off)] {
+            assert_eq!(name.parse(), Ok(choice));
+            assert_eq!(choice.to_string(), name);
+        }
+        assert!("on".parse::<CublasLt>().is_err());
     }
 }

@@ -8,7 +8,7 @@ use batchlab::batching::{Continuous, Dynamic, Policy, Static};
 use batchlab::clock::ManualClock;
 use batchlab::engine::{Engine, EngineConfig};
 use batchlab::model::Model;
-use batchlab::runner::{Dtype, KvBudget, Limits, RunnerOptions};
+use batchlab::runner::{CublasLt, Dtype, KvBudget, Limits, RunnerOptions};
 use batchlab::sampling::Sampling;
 use batchlab::scheduler::Padding;
 use batchlab::workload::{Arrivals, Ask, Load, RequestOptions, drive, random};
@@ -61,6 +61,7 @@ fn outputs(model: &Model, asks: &[Ask], setting: Setting) -> (Vec<Vec<u32>>, usi
         page_size: setting.page_size,
         kv,
         limits,
+        cublaslt: CublasLt::Auto,
     };
     let mut runner = crate::open(model, &options);
     assert!(

@@ -9,7 +9,8 @@ use batchlab::model::Model;
 use batchlab::runner::cpu::CpuRunner;
 use batchlab::runner::cuda::{self, CudaRunner};
 use batchlab::runner::{
-    self, DeviceChoice, Dtype, KvBudget, Limits, Runner, RunnerError, RunnerOptions, Target,
+    self, CublasLt, DeviceChoice, Dtype, KvBudget, Limits, Runner, RunnerError, RunnerOptions,
+    Target,
 };
 use batchlab::sampling::{Sampling, sample};
 use steps::{Batch, Run, greedy};
@@ -71,11 +72,21 @@ fn options(model: &Model, dtype: Dtype) -> RunnerOptions {
             max_tokens: 4096,
             max_kv_len: model.spec.max_positions.min(512),
         },
+        cublaslt: CublasLt::Auto,
     }
 }
 
 fn cuda(model: &Model, dtype: Dtype) -> CudaRunner {
     CudaRunner::open(0, model, &options(model, dtype)).unwrap()
+}
+
+/// As on a machine with the driver alone.
+fn without_cublaslt(model: &Model, dtype: Dtype) -> CudaRunner {
+    let options = RunnerOptions {
+        cublaslt: CublasLt::Off,
+        ..options(model, dtype)
+    };
+    CudaRunner::open(0, model, &options).unwrap()
 }
 
 fn cpu(model: &Model) -> CpuRunner {
@@ -128,11 +139,15 @@ fn relative_error(run: &Run, reference: &Run) -> f64 {
 }
 
 fn f32_equals_the_cpu(source: Option<&str>, batches: &[usize]) {
+    equals_the_cpu(cuda, source, batches);
+}
+
+fn equals_the_cpu(open: fn(&Model, Dtype) -> CudaRunner, source: Option<&str>, batches: &[usize]) {
     if !has_gpu() {
         return;
     }
     let model = Model::open(source).unwrap();
-    let (mut cuda, mut cpu) = (cuda(&model, Dtype::F32), cpu(&model));
+    let (mut cuda, mut cpu) = (open(&model, Dtype::F32), cpu(&model));
     println!("{} on {}", model.spec.name, cuda.describe());
     for &rows in batches {
         let prompts = prompts(&model, rows);
@@ -209,17 +224,36 @@ fn contexts_across_kv_buckets_equal_the_cpu() {
 }
 
 #[test]
+fn without_cublaslt_f32_equals_the_cpu() {
+    for source in [FIXTURE, "tests/fixtures/llama-biases", "dummy:distilgpt2"] {
+        equals_the_cpu(without_cublaslt, Some(source), &[1, 19]);
+    }
+}
+
+#[test]
 fn half_types_stay_close_to_f32() {
+    let sources = [Some(FIXTURE), None, Some("dummy:distilgpt2"), Some(LLAMA)];
+    halves_are_close(cuda, &sources, 8);
+}
+
+/// The prompts of 64 rows are too many tokens for the kernels for few rows.
+#[test]
+fn without_cublaslt_half_types_stay_close_to_f32() {
+    let sources = [Some(FIXTURE), Some("tests/fixtures/llama-biases"), None];
+    halves_are_close(without_cublaslt, &sources, 64);
+}
+
+fn halves_are_close(open: fn(&Model, Dtype) -> CudaRunner, sources: &[Option<&str>], rows: usize) {
     if !has_gpu() {
         return;
     }
-    for source in [Some(FIXTURE), None, Some("dummy:distilgpt2"), Some(LLAMA)] {
+    for &source in sources {
         let model = Model::open(source).unwrap();
-        let prompts = prompts(&model, 8);
+        let prompts = prompts(&model, rows);
         // One step: later ones could follow other tokens.
-        let reference = greedy(&mut cuda(&model, Dtype::F32), &prompts, false, 1);
+        let reference = greedy(&mut open(&model, Dtype::F32), &prompts, false, 1);
         for (dtype, bound) in [(Dtype::F16, 0.01), (Dtype::BF16, 0.05)] {
-            let run = greedy(&mut cuda(&model, dtype), &prompts, false, 1);
+            let run = greedy(&mut open(&model, dtype), &prompts, false, 1);
             let error = relative_error(&run, &reference);
             println!(
                 "{} {dtype}: logits differ by {error:.5} of their spread",

@@ -1,19 +1,18 @@
-//! linear_small and linear_tiled against a product in f64.
+//! The kernels that multiply against a product in f64.
 
 use batchlab::kv::KvLayout;
 use batchlab::model::Activation;
 use batchlab::runner::cpu::ops;
 use batchlab::runner::cuda::kernels::Kernels;
 use batchlab::runner::cuda::ops::bias_activation::activation_code;
-use batchlab::runner::cuda::ops::linear::IDENTITY;
 use batchlab::runner::cuda::ops::linear_small::MAX_ROWS;
-use batchlab::runner::cuda::ops::{LinearParams, QkvTarget};
+use batchlab::runner::cuda::ops::{LinearParams, LogitsParams};
 use batchlab::runner::{Dtype, RunnerError};
 use cudarc::driver::CudaStream;
 use rayon::prelude::*;
 
 use crate::check::{Tolerance, assert_close, assert_close_where_written};
-use crate::device::{Buffer, Gpu, Inputs, gpu, quick};
+use crate::device::{Buffer, DTYPES, Gpu, Inputs, gpu, quick};
 use crate::elementwise::ROPE;
 use crate::kv_places::KvPlaces;
 
@@ -41,10 +40,14 @@ const EDGE_SHAPES: [(usize, usize); 7] = [
     (96, 1000),
 ];
 
-/// A kernel that multiplies, and the row counts it is tried with.
+/// (K, N) whose tiles are enough for linear_portable's large ones at a thousand rows.
+const WIDE_SHAPES: [(usize, usize); 2] = [(72, 2312), (104, 4104)];
+
+/// A kernel that multiplies, and the types and row counts it is tried with.
 struct Kernel {
     name: &'static str,
     launch: fn(&Kernels, &CudaStream, Dtype, &LinearParams) -> Result<(), RunnerError>,
+    dtypes: &'static [Dtype],
     rows: &'static [usize],
 }
 
@@ -52,6 +55,7 @@ struct Kernel {
 const LINEAR_SMALL: Kernel = Kernel {
     name: "linear_small",
     launch: Kernels::linear_small,
+    dtypes: &HALVES,
     rows: &[1, 2, 7, 8, 9, 16, 17, 31, MAX_ROWS],
 };
 
@@ -59,7 +63,22 @@ const LINEAR_SMALL: Kernel = Kernel {
 const LINEAR_TILED: Kernel = Kernel {
     name: "linear_tiled",
     launch: Kernels::linear_tiled,
+    dtypes: &HALVES,
     rows: &[1, 33, 64, 65, 100, 128, 129, 256, 300],
+};
+
+/// One and several rows of small tiles, full and not.
+const LINEAR_PORTABLE: Kernel = Kernel {
+    name: "linear_portable",
+    launch: Kernels::linear_portable,
+    dtypes: &DTYPES,
+    rows: &[1, 32, 33, 64, 65, 128, 129, 300],
+};
+
+/// More than eight rows of large tiles, full and not.
+const LINEAR_PORTABLE_LARGE: Kernel = Kernel {
+    rows: &[1025, 1100, 1152],
+    ..LINEAR_PORTABLE
 };
 
 /// The GPU, if it has the kernel.
@@ -145,18 +164,10 @@ impl Problem {
 
     /// No output yet.
     fn params(&self, gpu: &Gpu, x: &Buffer, m: usize) -> LinearParams {
+        let product = [m, self.n, self.k];
         LinearParams {
-            x: x.ptr(gpu),
-            w: self.device_w.ptr(gpu),
             bias: self.device_bias.ptr(gpu),
-            y: 0,
-            residual: 0,
-            qkv: QkvTarget::NONE,
-            m: m as i32,
-            n: self.n as i32,
-            k: self.k as i32,
-            activation: IDENTITY,
-            gated: 0,
+            ..LinearParams::plain(x.ptr(gpu), self.device_w.ptr(gpu), product)
         }
     }
 
@@ -255,7 +266,7 @@ fn equals_the_reference(kernel: &Kernel, shapes: &[(usize, usize)], rows_each: u
     let mut rows = kernel.rows.iter().cycle().skip(skipped);
     let most = *kernel.rows.iter().max().unwrap();
     let rows_each = rows_each.min(if quick() { 2 } else { usize::MAX });
-    for dtype in HALVES {
+    for &dtype in kernel.dtypes {
         for &(k, n) in shapes {
             let problem = Problem::new(gpu, &mut inputs, dtype, (k, n), most);
             for (&m, then) in rows.by_ref().take(rows_each).zip(&mut thens) {
@@ -292,12 +303,27 @@ fn linear_tiled_at_the_sizes_of_a_model() {
     equals_the_reference(&LINEAR_TILED, &MODEL_SHAPES, 4);
 }
 
+#[test]
+fn linear_portable() {
+    equals_the_reference(&LINEAR_PORTABLE, &EDGE_SHAPES, LINEAR_PORTABLE.rows.len());
+}
+
+#[test]
+fn linear_portable_at_the_sizes_of_a_model() {
+    equals_the_reference(&LINEAR_PORTABLE, &MODEL_SHAPES, 2);
+}
+
+#[test]
+fn linear_portable_of_large_tiles() {
+    equals_the_reference(&LINEAR_PORTABLE_LARGE, &WIDE_SHAPES, 3);
+}
+
 /// Queries, keys and values to their places, each with its bias, and nothing anywhere else.
 fn fills_queries_and_pages(kernel: &Kernel) {
     let Some(gpu) = gpu_with(kernel) else { return };
     let mut inputs = Inputs::fresh();
-    for (dtype, (k, query_heads, kv_heads, head_dim, page_size)) in
-        HALVES.into_iter().cycle().zip([
+    for (&dtype, (k, query_heads, kv_heads, head_dim, page_size)) in
+        kernel.dtypes.iter().cycle().zip([
             (768, 12, 12, 64, 64),
             (40, 4, 2, 80, 16),
             (136, 8, 1, 128, 8),
@@ -315,7 +341,7 @@ fn fills_queries_and_pages(kernel: &Kernel) {
             kv_heads,
             head_dim,
             page_size,
-            bytes_per_element: 2,
+            bytes_per_element: dtype.bytes(),
         };
         let places = KvPlaces::new(gpu, &mut inputs, layout, m);
         let q_width = query_heads * head_dim;
@@ -364,6 +390,11 @@ fn linear_small_fills_queries_and_pages() {
 #[test]
 fn linear_tiled_fills_queries_and_pages() {
     fills_queries_and_pages(&LINEAR_TILED);
+}
+
+#[test]
+fn linear_portable_fills_queries_and_pages() {
+    fills_queries_and_pages(&LINEAR_PORTABLE);
 }
 
 /// A row's bits are the same in every run, among any other rows, and in batches of `rows`, up to
@@ -417,39 +448,76 @@ fn linear_tiled_gives_a_row_the_same_bits_in_any_company_and_again() {
 }
 
 #[test]
+fn linear_portable_gives_a_row_the_same_bits_alone_in_any_company_and_again() {
+    keeps_a_rows_bits(&LINEAR_PORTABLE, 300, &[1, 33, 64, 65, 129]);
+}
+
+#[test]
+fn head_portable() {
+    let Some(gpu) = gpu() else { return };
+    let mut inputs = Inputs::fresh();
+    for dtype in DTYPES {
+        // The last two have enough tiles for large ones.
+        for (m, k, n) in [
+            (1, 8, 8),
+            (3, 40, 72),
+            (33, 4104, 136),
+            (65, 776, 1032),
+            (130, 768, 128),
+            (1100, 72, 2312),
+            (70, 136, 17_408),
+        ] {
+            let x = inputs.normal(dtype, m * k, 1.0);
+            let w = inputs.normal(dtype, k * n, 1.0 / (k as f32).sqrt());
+            let expected = product(&x, &w, k, n);
+            let column = |j| w[j..].iter().step_by(n);
+            // NaN is what no one may read.
+            let padded = |values: Vec<f32>| [values, vec![f32::NAN; 8 * k]].concat();
+            let device_x = gpu.floats(dtype, &padded(x));
+            let device_w = gpu.floats(dtype, &padded((0..n).flat_map(column).copied().collect()));
+            let run = |m: usize| {
+                let logits = gpu.poison(Dtype::F32, (m + 1) * n);
+                let params = LogitsParams {
+                    x: device_x.ptr(gpu),
+                    w: device_w.ptr(gpu),
+                    logits: logits.ptr(gpu),
+                    m: m as i32,
+                    n: n as i32,
+                    k: k as i32,
+                };
+                let launched = gpu.kernels.head_portable(&gpu.stream, dtype, &params);
+                launched.unwrap();
+                let mut out = gpu.read(&logits);
+                let after = out.split_off(m * n);
+                assert!(after.iter().all(|v| v.is_nan()), "wrote past the end");
+                out
+            };
+            let (what, out) = (format!("head_portable {dtype} {m}×{k}×{n}"), run(m));
+            let tolerance = Tolerance::rounding(Dtype::F32).at_least(1e-4);
+            assert_close(&what, &out, &expected, tolerance);
+            assert!(run(1) == out[..n], "{what}: the first row alone");
+        }
+    }
+}
+
+#[test]
 fn linear_kernels_refuse_what_they_have_no_code_for() {
-    let refused = |kernel: &Kernel, dtype: Dtype, m: i32, n: i32, k: i32| {
-        let params = LinearParams {
-            x: 0,
-            w: 0,
-            bias: 0,
-            y: 0,
-            residual: 0,
-            qkv: QkvTarget::NONE,
-            m,
-            n,
-            k,
-            activation: IDENTITY,
-            gated: 0,
-        };
+    let refused = |kernel: &Kernel, dtype: Dtype, m, n, k| {
+        let params = LinearParams::plain(0, 0, [m, n, k]);
         gpu_with(kernel)
             .is_none_or(|gpu| (kernel.launch)(&gpu.kernels, &gpu.stream, dtype, &params).is_err())
     };
-    for kernel in [LINEAR_SMALL, LINEAR_TILED] {
+    for kernel in [LINEAR_SMALL, LINEAR_TILED, LINEAR_PORTABLE] {
         if gpu_with(&kernel).is_none() {
             continue;
         }
-        assert!(refused(&kernel, Dtype::F32, 1, 64, 64));
+        if !kernel.dtypes.contains(&Dtype::F32) {
+            assert!(refused(&kernel, Dtype::F32, 1, 64, 64));
+        }
         assert!(refused(&kernel, Dtype::BF16, 1, 60, 64));
         assert!(refused(&kernel, Dtype::BF16, 1, 64, 4));
         // Nothing to do is no error.
         assert!(!refused(&kernel, Dtype::BF16, 0, 64, 64));
     }
-    assert!(refused(
-        &LINEAR_SMALL,
-        Dtype::BF16,
-        MAX_ROWS as i32 + 1,
-        64,
-        64
-    ));
+    assert!(refused(&LINEAR_SMALL, Dtype::BF16, MAX_ROWS + 1, 64, 64));
 }

@@ -26,6 +26,7 @@ pub fn measure() -> Result<Ceilings, RunnerError> {
     Ok(Ceilings {
         copy_bytes_per_s: copy(&demand)?,
         flop_per_s: product(&demand)?,
+        product_by: "gemm",
     })
 }
 

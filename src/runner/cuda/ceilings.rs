@@ -1,4 +1,4 @@
-//! What this GPU reaches: a large copy in its memory, and a large product through cuBLASLt.
+//! What this GPU reaches: a large copy in its memory, and a large product.
 
 use cudarc::driver::result;
 use cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT;
@@ -6,7 +6,8 @@ use cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT;
 use super::device::{Device, Memory};
 use super::forward::Network;
 use super::gemm::{Op, Operands, Shape};
-use super::ops::RandomFillParams;
+use super::linear::{By, Means};
+use super::ops::{LinearParams, RandomFillParams};
 use crate::metrics::{Ceilings, Statistics};
 use crate::runner::RunnerError;
 
@@ -36,9 +37,11 @@ pub fn measure(device: &Device, network: &mut Network) -> Result<Ceilings, Runne
     }
     let from = random(device, network, bytes)?;
     let to = random(device, network, bytes)?;
+    let (flop_per_s, product_by) = product(device, network, &from, &to, bytes)?;
     Ok(Ceilings {
         copy_bytes_per_s: copy(device, &from, &to, bytes)?,
-        flop_per_s: product(device, network, &from, &to, bytes)?,
+        flop_per_s,
+        product_by,
     })
 }
 
@@ -68,14 +71,15 @@ fn copy(device: &Device, from: &Memory, to: &Memory, bytes: u64) -> Result<f64, 
     Ok(2.0 * bytes as f64 / seconds)
 }
 
-/// Two factors in `from`, their product in `to`.
+/// Two factors in `from`, their product in `to`: by the fastest kernel and, where it is found, by
+/// cuBLASLt. The better rate, and whose it is.
 fn product(
     device: &Device,
     network: &mut Network,
     from: &Memory,
     to: &Memory,
     bytes: u64,
-) -> Result<f64, RunnerError> {
+) -> Result<(f64, &'static str), RunnerError> {
     let element = network.dtype.bytes() as u64;
     let side = ((bytes / 2 / element).isqrt() as usize / 256 * 256).min(LARGEST_SIDE);
     let shape = Shape {
@@ -89,9 +93,23 @@ fn product(
         w: from.address + (side * side) as u64 * element,
         y: to.address,
     };
-    let gemms = &mut network.gemms;
+    let flop = 2.0 * (side as f64).powi(3);
+
+    let (kernels, dtype, gemms) = (&network.kernels, network.dtype, &mut network.gemms);
+    let means = Means::of(dtype, kernels, gemms);
+    let kernel = means.kernel(side, side, side);
+    let p = LinearParams {
+        y: operands.y,
+        ..LinearParams::plain(operands.x, operands.w, [side; 3])
+    };
+    let launch = || kernel.launch(kernels, &device.stream, dtype, &p).map(drop);
+    let own = (flop / median(device, launch)?, kernel.name(dtype));
+    if !means.has_cublaslt {
+        return Ok(own);
+    }
     let seconds = median(device, || gemms.multiply(device, shape, operands))?;
-    Ok(2.0 * (side as f64).powi(3) / seconds)
+    let library = (flop / seconds, By::CublasLt.name(dtype));
+    Ok(if own.0 > library.0 { own } else { library })
 }
 
 /// Seconds of one launch.

@@ -6,7 +6,7 @@ use crate::model::{ModelSpec, NormKind, Param};
 use crate::runner::{Dtype, RunnerError};
 
 use super::device::Device;
-use super::gemm::{Gemms, Op, Operands, Shape};
+use super::gemm::Gemms;
 use super::inputs::InputArrays;
 use super::kernels::Kernels;
 use super::ops::attention_decode::split;
@@ -189,22 +189,6 @@ impl Forward<'_> {
             scale: n.attention_scale(),
         };
         n.kernels.attention_decode(&self.device.stream, n.dtype, &p)
-    }
-
-    fn score_vocabulary(&mut self) -> Result<(), RunnerError> {
-        let n = &mut *self.network;
-        let shape = Shape {
-            m: bucket(self.shape.rows),
-            n: padded_vocab(&n.spec),
-            k: n.spec.channels,
-            op: Op::Head,
-        };
-        let operands = Operands {
-            x: n.scratch.normed,
-            w: n.weights[Param::head(&n.spec)],
-            y: n.scratch.logits,
-        };
-        n.gemms.multiply(self.device, shape, operands)
     }
 
     fn choose_tokens(&self) -> Result<(), RunnerError> {

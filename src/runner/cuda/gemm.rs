@@ -1,4 +1,4 @@
-//! Matrix products through cuBLASLt: one algorithm a shape, chosen once and kept.
+//! Matrix products through cuBLASLt, where it is found: one algorithm a shape, chosen once and kept.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -8,7 +8,7 @@ use cudarc::cublaslt::{result, sys};
 use cudarc::driver::sys::CUdeviceptr;
 
 use super::device::Device;
-use crate::runner::{Dtype, RunnerError};
+use crate::runner::{CublasLt, Dtype, RunnerError};
 
 /// Scratch that algorithms which split K may use.
 pub const WORKSPACE_BYTES: usize = 32 << 20;
@@ -38,23 +38,35 @@ pub struct Operands {
     pub y: CUdeviceptr,
 }
 
-/// cuBLASLt's handle and the algorithms chosen so far.
+/// cuBLASLt's handle, if there is one, and the algorithms chosen so far.
 pub struct Gemms {
     // Dropped before the handle.
     chosen: HashMap<Shape, Algorithm>,
-    handle: Handle,
+    handle: Option<Handle>,
     dtype: Dtype,
     workspace: CUdeviceptr,
 }
 
 impl Gemms {
-    pub fn new(device: &Device, dtype: Dtype) -> Result<Self, RunnerError> {
+    /// Opens cuBLASLt, unless it is not wanted or not on this machine.
+    pub fn open(device: &Device, dtype: Dtype, wanted: CublasLt) -> Result<Self, RunnerError> {
+        let handle = match wanted == CublasLt::Auto && is_found() {
+            true => Some(Handle(
+                device.check("cublasLtCreate", result::create_handle())?,
+            )),
+            false => None,
+        };
         Ok(Self {
             chosen: HashMap::new(),
-            handle: Handle(device.check("cublasLtCreate", result::create_handle())?),
+            handle,
             dtype,
             workspace: 0,
         })
+    }
+
+    /// Whether [`multiply`](Self::multiply) can run here.
+    pub fn has_cublaslt(&self) -> bool {
+        self.handle.is_some()
     }
 
     /// Lends `WORKSPACE_BYTES` of device memory at `address`, which live as long as `self`.
@@ -63,14 +75,20 @@ impl Gemms {
     }
 
     /// Puts the product on the stream. The first call of a shape asks cuBLASLt for an algorithm.
+    ///
+    /// # Errors
+    /// Where [`has_cublaslt`](Self::has_cublaslt) is false, or cuBLASLt fails.
     pub fn multiply(
         &mut self,
         device: &Device,
         shape: Shape,
         operands: Operands,
     ) -> Result<(), RunnerError> {
+        let Some(handle) = &self.handle else {
+            return Err(RunnerError::Unavailable("cuBLASLt is not open".into()));
+        };
         if !self.chosen.contains_key(&shape) {
-            let algorithm = Algorithm::choose(device, &self.handle, self.dtype, shape)?;
+            let algorithm = Algorithm::choose(device, handle, self.dtype, shape)?;
             self.chosen.insert(shape, algorithm);
         }
         let algorithm = &self.chosen[&shape];
@@ -80,7 +98,7 @@ impl Gemms {
         // the call returns (host pointer mode); the matrices are the caller's, sized by `shape`.
         let launched = unsafe {
             result::matmul(
-                self.handle.0,
+                handle.0,
                 algorithm.product.0,
                 ptr::from_ref(&one).cast(),
                 ptr::from_ref(&zero).cast(),
@@ -100,6 +118,24 @@ impl Gemms {
         };
         device.check("cublasLtMatmul", launched)
     }
+}
+
+/// Whether cuBLASLt is on this machine.
+fn is_found() -> bool {
+    // SAFETY: opens and closes the library by name, nothing else.
+    unsafe { sys::is_culib_present() }
+}
+
+/// cuBLASLt's version, such as 13.1.0; none where it is not found.
+pub fn version() -> Option<String> {
+    // SAFETY: the library is there, and the call only returns a number.
+    let version = is_found().then(|| unsafe { sys::cublasLtGetVersion() })?;
+    Some(format!(
+        "{}.{}.{}",
+        version / 10_000,
+        version / 100 % 100,
+        version % 100
+    ))
 }
 
 /// The descriptors of one shape and the algorithm that runs it.

@@ -17,7 +17,7 @@ use cudarc::nvrtc::Ptx;
 
 use super::fatbins;
 use super::ops::DeviceParams;
-use super::ops::{attention_prefill, linear_small, linear_tiled};
+use super::ops::{attention_prefill, linear_portable, linear_small, linear_tiled};
 use crate::runner::{Dtype, RunnerError};
 
 /// D, the head widths that the attention kernels are compiled for.
@@ -98,6 +98,8 @@ pub(super) type PerHeadDim<F> = [F; HEAD_DIMS.len()];
 /// One function for each of [`linear_small::ROWS`] and [`linear_small::COLUMNS`].
 type PerRows<F> = [F; linear_small::ROWS.len()];
 type PerColumns<F> = [F; linear_small::COLUMNS.len()];
+/// One function for each of [`linear_portable::tiles`].
+type PerTile<F> = [F; 2];
 /// One function for each of [`GROUPS`].
 pub(super) type PerGroup<F> = [F; GROUPS.len()];
 
@@ -110,6 +112,8 @@ pub struct Kernels {
     pub(super) bias_activation: PerDtype<Function>,
     pub(super) linear_small: PerHalf<PerRows<PerColumns<Function>>>,
     pub(super) linear_tiled: PerHalf<Function>,
+    pub(super) linear_portable: PerDtype<PerTile<Function>>,
+    pub(super) head_portable: PerDtype<PerTile<Function>>,
     pub(super) kv_append: PerDtype<Function>,
     pub(super) attention_prefill: PerDtype<PerHeadDim<Function>>,
     pub(super) attention_decode: PerDtype<PerHeadDim<PerGroup<Function>>>,
@@ -145,6 +149,19 @@ impl Kernels {
             let stem = "linear_tiled";
             modules.function(stem, &format!("{stem}_{dtype}"))
         };
+        let per_tile = |stem: &str| {
+            let of = |dtype: Dtype| {
+                let tiles = linear_portable::tiles(dtype).map(|tile| tile.name);
+                per_size(tiles, |tile| {
+                    modules.function(stem, &format!("{stem}_{dtype}_{tile}"))
+                })
+            };
+            Ok::<_, RunnerError>(PerDtype {
+                f32: of(Dtype::F32)?,
+                f16: of(Dtype::F16)?,
+                bf16: of(Dtype::BF16)?,
+            })
+        };
         let sms = context
             .attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
             .map_err(|e| device_error(context, "cuDeviceGetAttribute", e))?;
@@ -161,6 +178,8 @@ impl Kernels {
                 f16: linear_tiled(Dtype::F16)?,
                 bf16: linear_tiled(Dtype::BF16)?,
             },
+            linear_portable: per_tile("linear_portable")?,
+            head_portable: per_tile("head_portable")?,
             kv_append: per_dtype("kv_append")?,
             attention_prefill: PerDtype::resolve(|dtype| {
                 per_size(HEAD_DIMS, |d| {
@@ -190,6 +209,11 @@ impl Kernels {
         Ok(kernels)
     }
 
+    /// The architecture that their code was compiled for: 90 for Hopper's.
+    pub fn architecture(&self) -> i32 {
+        self.argmax.compiled_for
+    }
+
     /// Whether the attention kernels exist for this head width and page size.
     ///
     /// # Errors
@@ -215,6 +239,14 @@ impl Kernels {
             let allowed = function.function.set_attribute(attribute, bytes as i32);
             allowed.map_err(|e| device_error(context, "cuFuncSetAttribute", e))
         };
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+            for functions in [&self.linear_portable, &self.head_portable] {
+                let tiles = linear_portable::tiles(dtype);
+                for (function, tile) in functions.get(dtype).iter().zip(tiles) {
+                    allow(function, tile.shared_bytes(dtype))?;
+                }
+            }
+        }
         for dtype in [Dtype::F16, Dtype::BF16] {
             for (function, d) in self.attention_prefill.get(dtype).iter().zip(HEAD_DIMS) {
                 allow(function, attention_prefill::shared_bytes(d))?;
@@ -380,9 +412,9 @@ impl<'a> Modules<'a> {
     }
 }
 
-fn per_size<F, const N: usize>(
-    sizes: [usize; N],
-    of: impl FnMut(usize) -> Result<F, RunnerError>,
+fn per_size<S, F, const N: usize>(
+    sizes: [S; N],
+    of: impl FnMut(S) -> Result<F, RunnerError>,
 ) -> Result<[F; N], RunnerError> {
     let all: Vec<F> = sizes.into_iter().map(of).collect::<Result<_, _>>()?;
     all.try_into()

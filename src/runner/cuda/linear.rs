@@ -1,16 +1,19 @@
-//! The network's four products a layer, each with what follows it: one kernel where the step is
-//! small enough, cuBLASLt and the kernel of the next operation otherwise.
+//! The network's four products a layer, each with what follows it in one kernel, or cuBLASLt and the
+//! kernel of the next operation; and the product with the vocabulary.
+
+use cudarc::driver::CudaStream;
 
 use crate::model::Param;
 use crate::runner::{Dtype, RunnerError};
 
-use super::forward::Forward;
-use super::gemm::{Op, Operands, Shape};
+use super::forward::{Forward, Network};
+use super::gemm::{Gemms, Op, Operands, Shape};
+use super::kernels::Kernels;
 use super::ops::bias_activation::activation_code;
-use super::ops::linear::IDENTITY;
 use super::ops::linear_small::SMALL_WEIGHT;
-use super::ops::{BiasActivationParams, KvAppendParams, LinearParams, QkvTarget};
+use super::ops::{BiasActivationParams, KvAppendParams, LinearParams, LogitsParams, QkvTarget};
 use super::shape::bucket;
+use super::weights::padded_vocab;
 
 /// Every block of `linear_small` reads all of X from L2: up to here it is the fastest everywhere.
 const FEW_ROWS: usize = 16;
@@ -23,30 +26,112 @@ const NARROW_WEIGHT: usize = 2 << 20;
 
 /// Who multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum By {
+pub(super) enum By {
     LinearSmall,
     LinearTiled,
+    LinearPortable,
     CublasLt,
 }
 
-impl By {
-    fn choose(dtype: Dtype, has_tiled: bool, m: usize, k: usize, n: usize) -> Self {
+/// What there is to multiply with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Means {
+    pub dtype: Dtype,
+    pub has_linear_tiled: bool,
+    pub has_cublaslt: bool,
+}
+
+impl Means {
+    pub fn of(dtype: Dtype, kernels: &Kernels, gemms: &Gemms) -> Self {
+        Self {
+            dtype,
+            has_linear_tiled: kernels.has_linear_tiled(dtype),
+            has_cublaslt: gemms.has_cublaslt(),
+        }
+    }
+
+    /// The fastest for `m` rows and a weight of `k × n`.
+    pub fn choose(self, m: usize, k: usize, n: usize) -> By {
+        match self.kernel(m, k, n) {
+            By::LinearPortable if self.has_cublaslt => By::CublasLt,
+            kernel => kernel,
+        }
+    }
+
+    /// The fastest for the vocabulary's logits.
+    pub fn head(self) -> HeadBy {
+        match self.has_cublaslt {
+            true => HeadBy::CublasLt,
+            false => HeadBy::HeadPortable,
+        }
+    }
+
+    /// The fastest of the kernels.
+    pub fn kernel(self, m: usize, k: usize, n: usize) -> By {
         let is_small_weight = k * n <= SMALL_WEIGHT;
         let tiled_rows = match k * n <= NARROW_WEIGHT {
             true => 2 * TILED_ROWS,
             false => TILED_ROWS,
         };
-        if dtype == Dtype::F32 || !k.is_multiple_of(8) || !n.is_multiple_of(8) {
-            Self::CublasLt
+        if self.dtype == Dtype::F32 {
+            By::LinearPortable
         } else if m <= FEW_ROWS {
-            Self::LinearSmall
-        } else if has_tiled && is_small_weight && m <= tiled_rows {
-            Self::LinearTiled
+            By::LinearSmall
+        } else if self.has_linear_tiled && is_small_weight && m <= tiled_rows {
+            By::LinearTiled
         } else if m <= FEW_ROWS_OF_SMALL_WEIGHT && is_small_weight {
-            Self::LinearSmall
+            By::LinearSmall
         } else {
-            Self::CublasLt
+            By::LinearPortable
         }
+    }
+}
+
+/// Who multiplies with the vocabulary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HeadBy {
+    HeadPortable,
+    CublasLt,
+}
+
+impl HeadBy {
+    /// For people, as [`By::name`].
+    pub fn name(self, dtype: Dtype) -> &'static str {
+        match self {
+            Self::HeadPortable if dtype == Dtype::F32 => "head_portable (CUDA cores)",
+            Self::HeadPortable => "head_portable (mma.sync)",
+            Self::CublasLt => "cuBLASLt",
+        }
+    }
+}
+
+impl By {
+    /// For people: the kernel and what it multiplies with.
+    pub fn name(self, dtype: Dtype) -> &'static str {
+        match self {
+            Self::LinearSmall => "linear_small (mma.sync)",
+            Self::LinearTiled => "linear_tiled (wgmma)",
+            Self::LinearPortable if dtype == Dtype::F32 => "linear_portable (CUDA cores)",
+            Self::LinearPortable => "linear_portable (mma.sync)",
+            Self::CublasLt => "cuBLASLt",
+        }
+    }
+
+    /// Multiplies with a kernel. False, and nothing launched, where it is none of ours.
+    pub fn launch(
+        self,
+        kernels: &Kernels,
+        stream: &CudaStream,
+        dtype: Dtype,
+        p: &LinearParams,
+    ) -> Result<bool, RunnerError> {
+        match self {
+            Self::LinearSmall => kernels.linear_small(stream, dtype, p)?,
+            Self::LinearTiled => kernels.linear_tiled(stream, dtype, p)?,
+            Self::LinearPortable => kernels.linear_portable(stream, dtype, p)?,
+            Self::CublasLt => return Ok(false),
+        }
+        Ok(true)
     }
 }
 
@@ -56,6 +141,12 @@ struct Product {
     weight: Param,
     k: usize,
     n: usize,
+}
+
+impl Network {
+    fn means(&self) -> Means {
+        Means::of(self.dtype, &self.kernels, &self.gemms)
+    }
 }
 
 impl Forward<'_> {
@@ -190,6 +281,43 @@ impl Forward<'_> {
         self.multiply(product, update)
     }
 
+    /// The vocabulary's logits of every row.
+    pub(super) fn score_vocabulary(&mut self) -> Result<(), RunnerError> {
+        let network = &mut *self.network;
+        let (m, n, k) = (
+            self.shape.rows,
+            padded_vocab(&network.spec),
+            network.spec.channels,
+        );
+        let x = network.scratch.normed;
+        let w = network.weights[Param::head(&network.spec)];
+        let logits = network.scratch.logits;
+        match network.means().head() {
+            HeadBy::CublasLt => {
+                let shape = Shape {
+                    m: bucket(m),
+                    n,
+                    k,
+                    op: Op::Head,
+                };
+                let operands = Operands { x, w, y: logits };
+                network.gemms.multiply(self.device, shape, operands)
+            }
+            HeadBy::HeadPortable => {
+                let p = LogitsParams {
+                    x,
+                    w,
+                    logits,
+                    m: m as i32,
+                    n: n as i32,
+                    k: k as i32,
+                };
+                let (kernels, stream) = (&network.kernels, &self.device.stream);
+                kernels.head_portable(stream, network.dtype, &p)
+            }
+        }
+    }
+
     /// Multiplies with what `fused` adds to the arguments. False, and nothing launched, where
     /// cuBLASLt is better.
     fn multiply_fused(
@@ -202,25 +330,9 @@ impl Forward<'_> {
             network, device, ..
         } = self;
         let (m, dtype, kernels) = (self.shape.tokens, network.dtype, &network.kernels);
-        let p = fused(LinearParams {
-            x,
-            w: network.weights[weight],
-            bias: 0,
-            y: 0,
-            residual: 0,
-            qkv: QkvTarget::NONE,
-            m: m as i32,
-            n: n as i32,
-            k: k as i32,
-            activation: IDENTITY,
-            gated: 0,
-        });
-        match By::choose(dtype, kernels.has_linear_tiled(dtype), m, k, n) {
-            By::LinearSmall => kernels.linear_small(&device.stream, dtype, &p)?,
-            By::LinearTiled => kernels.linear_tiled(&device.stream, dtype, &p)?,
-            By::CublasLt => return Ok(false),
-        }
-        Ok(true)
+        let p = fused(LinearParams::plain(x, network.weights[weight], [m, n, k]));
+        let by = network.means().choose(m, k, n);
+        by.launch(kernels, &device.stream, dtype, &p)
     }
 
     /// The tokens are rounded up to a bucket, so that few shapes exist; the extra rows are scratch
@@ -237,5 +349,29 @@ impl Forward<'_> {
         self.network
             .gemms
             .multiply(self.device, shape, Operands { x, w, y })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cublaslt_is_never_needed() {
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+            for has_linear_tiled in [false, true] {
+                for (m, k, n) in [(1, 768, 768), (64, 4096, 12_288), (4096, 768, 2304)] {
+                    let with = |has_cublaslt| Means {
+                        dtype,
+                        has_linear_tiled,
+                        has_cublaslt,
+                    };
+                    let kernel = with(false).choose(m, k, n);
+                    assert_ne!(kernel, By::CublasLt, "{dtype} {m}×{k}×{n}");
+                    let fastest = with(true).choose(m, k, n);
+                    assert!(fastest == kernel || kernel == By::LinearPortable);
+                }
+            }
+        }
     }
 }

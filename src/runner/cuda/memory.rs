@@ -7,7 +7,7 @@ use crate::kv::KvLayout;
 use crate::model::ModelSpec;
 use crate::runner::{Dtype, Footprint, KvBudget, Limits, RunnerError, RunnerOptions};
 
-/// Left to the driver: code of cuBLASLt's kernels, CUDA graphs, allocation granularity.
+/// Left to the driver: code of the kernels and of cuBLASLt's, CUDA graphs, allocation granularity.
 pub const DRIVER_RESERVE: u64 = 256 << 20;
 
 /// What a runner places on a device of `sms` multiprocessors when its KV slab is as large as its
@@ -155,6 +155,7 @@ fn account(footprint: &Footprint, share: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runner::CublasLt;
 
     const GIB: u64 = 1 << 30;
 
@@ -242,6 +243,7 @@ mod tests {
                 max_tokens: max_rows * 100,
                 max_kv_len: 100,
             },
+            cublaslt: CublasLt::Auto,
         };
         let of = |rows, dtype| footprint(&spec, &options(rows, dtype), 132).unwrap();
         // 81,912,576 parameters and 47 rows of 768 that pad the embedding; every other size is a

@@ -1,4 +1,4 @@
-//! The CUDA runner: hand-written kernels, cuBLASLt for matrix products, one stream.
+//! The CUDA runner: hand-written kernels, cuBLASLt where it is found and faster, one stream.
 //!
 //! Everything is placed when the runner opens; a step allocates nothing. A step is: check the plan,
 //! pack it, launch (one graph for a known decode shape), wait, read the tokens.
@@ -14,6 +14,7 @@ pub mod kernels;
 mod linear;
 mod memory;
 pub mod ops;
+mod paths;
 mod penalties;
 mod rotary;
 pub mod rows;
@@ -44,6 +45,7 @@ use crate::plan::{StepOutput, StepPlan};
 
 pub use device::{available, multiprocessors, pci_bus_id};
 pub use memory::{DRIVER_RESERVE, footprint};
+pub use paths::{Path, Paths, paths};
 
 /// Runs steps on one GPU.
 pub struct CudaRunner {
@@ -64,8 +66,8 @@ impl CudaRunner {
     /// Opens `cuda:{ordinal}`, checks that everything fits, then loads the model.
     ///
     /// # Errors
-    /// [`RunnerError::Unavailable`] without a GPU, driver, kernels or cuBLASLt, or for sizes that
-    /// have no kernel; [`RunnerError::OutOfMemory`] with the numbers; [`RunnerError::Model`].
+    /// [`RunnerError::Unavailable`] without a GPU, driver or kernels, or for sizes that have no
+    /// kernel; [`RunnerError::OutOfMemory`] with the numbers; [`RunnerError::Model`].
     pub fn open(
         ordinal: usize,
         model: &Model,
@@ -78,7 +80,7 @@ impl CudaRunner {
         let device = Device::open(ordinal)?;
         let free_before = device.free_bytes()?;
         let kernels = Kernels::load(&device.context)?;
-        let mut gemms = Gemms::new(&device, dtype)?;
+        let mut gemms = Gemms::open(&device, dtype, options.cublaslt)?;
 
         let layout = spec.kv_layout(options.page_size, dtype.bytes());
         let demand = Demand {

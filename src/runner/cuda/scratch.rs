@@ -46,7 +46,7 @@ pub struct Scratch {
     pub partial_out: CUdeviceptr,
     /// f32 `[splits, B, Hq]`
     pub partial_lse: CUdeviceptr,
-    /// cuBLASLt's.
+    /// cuBLASLt's, where it is found.
     pub workspace: CUdeviceptr,
 }
 

@@ -37,5 +37,24 @@ mirrored!(LinearParams, 144, {
     gated: 136,
 });
 
+impl LinearParams {
+    /// `x·w` of `[M, K]` and `[K, N]`, with nothing after it and no output yet.
+    pub fn plain(x: u64, w: u64, [m, n, k]: [usize; 3]) -> Self {
+        Self {
+            x,
+            w,
+            bias: 0,
+            y: 0,
+            residual: 0,
+            qkv: QkvTarget::NONE,
+            m: m as i32,
+            n: n as i32,
+            k: k as i32,
+            activation: IDENTITY,
+            gated: 0,
+        }
+    }
+}
+
 /// The kernels' number for no activation.
 pub const IDENTITY: i32 = 4;
