@@ -161,6 +161,30 @@ static_assert(sizeof(AttentionDecodeParams<float>) == 104);
 static_assert(offsetof(AttentionDecodeParams<float>, rows) == 64);
 static_assert(offsetof(AttentionDecodeParams<float>, scale) == 96);
 
+// The driver's CUtensorMap. A kernel finds it in a `__grid_constant__` parameter.
+struct alignas(128) TensorMap {
+    uint64_t opaque[16];
+};
+
+template <typename T>
+struct HeadParams {
+    TensorMap e;
+    TensorMap x;
+    float* logits;
+    uint64_t* best;
+    int32_t* out;
+    int32_t* host_out;
+    int32_t m;
+    int32_t rows;
+    int32_t vocab;
+    int32_t k;
+    int32_t stride;
+};
+static_assert(sizeof(HeadParams<uint16_t>) == 384);
+static_assert(offsetof(HeadParams<uint16_t>, logits) == 256);
+static_assert(offsetof(HeadParams<uint16_t>, m) == 288);
+static_assert(offsetof(HeadParams<uint16_t>, stride) == 304);
+
 struct ArgmaxParams {
     const float* logits;
     int32_t* out;

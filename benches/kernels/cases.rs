@@ -6,7 +6,7 @@ use std::rc::Rc;
 use anyhow::{Context, Result};
 use batchlab::runner::cuda::kernels::Kernels;
 use batchlab::runner::cuda::ops::{
-    ArgmaxParams, BiasActivationParams, EmbeddingParams, KvAppendParams, LinearParams,
+    ArgmaxParams, BiasActivationParams, EmbeddingParams, HeadParams, KvAppendParams, LinearParams,
     LogitsParams, QkvTarget, RandomFillParams, ResidualNormParams, SampleParams,
 };
 use batchlab::runner::{Dtype, RunnerError};
@@ -81,6 +81,12 @@ pub fn all(sms: usize) -> Vec<Case> {
     for (k, n) in [(768, 50_304), (576, 49_152), (4096, 32_000)] {
         for rows in [1, 64, 256] {
             cases.push(head_portable(rows, k, n));
+        }
+    }
+    // distilgpt2's vocabulary, SmolLM2's and that of a 7B model.
+    for (channels, vocab) in [(768, VOCAB), (576, 49_152), (4096, 32_000)] {
+        for rows in [1, 8, 16, 32, 64, 128, 256] {
+            cases.push(head(rows, channels, vocab));
         }
     }
     for tokens in [1, 64, 4096] {
@@ -338,6 +344,38 @@ fn kv_append(tokens: usize, heads: usize, head_dim: usize) -> Case {
 /// GPT-2's vocabulary, each row padded to a multiple of 64.
 const VOCAB: usize = 50_257;
 const LOGITS_STRIDE: usize = 50_304;
+
+/// Tokens and no logits.
+fn head(rows: usize, channels: usize, vocab: usize) -> Case {
+    let stride = vocab.next_multiple_of(128);
+    Case {
+        kernel: "head",
+        shape: format!("B={rows} {channels}×{vocab}"),
+        bytes: ((vocab + rows) * channels * BYTES) as f64,
+        flop: Some((2 * rows * channels * vocab) as f64),
+        prepare: Box::new(move |d, _| {
+            let x = d.random(DTYPE, rows * channels, 1.0)?;
+            let e = d.random(DTYPE, stride * channels, 1.0)?;
+            let best = d.raw(&vec![0; 8 * (1 + rows)])?;
+            let (out, copy) = (d.ints(&vec![0; rows])?, d.ints(&vec![0; rows])?);
+            Ok(Box::new(move |d| {
+                let p = HeadParams {
+                    x: x.ptr(),
+                    e: e.ptr(),
+                    logits: 0,
+                    best: best.ptr(),
+                    out: out.ptr(),
+                    host_out: copy.ptr(),
+                    rows: rows as i32,
+                    vocab: vocab as i32,
+                    channels: channels as i32,
+                    stride: stride as i32,
+                };
+                Ok(d.kernels.head(&d.stream, DTYPE, &p)?)
+            }))
+        }),
+    }
+}
 
 fn argmax(rows: usize) -> Case {
     Case {

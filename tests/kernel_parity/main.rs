@@ -8,6 +8,7 @@ mod attention_cases;
 mod check;
 mod device;
 mod elementwise;
+mod head;
 mod kv_places;
 mod linear;
 mod rows;

@@ -66,7 +66,11 @@ impl Forward<'_> {
             self.project_down(layer)?;
         }
         self.normalise_last_tokens()?;
-        self.score_vocabulary()?;
+        if !self.network.leaves_logits(&self.shape) {
+            return self.choose_in_head();
+        }
+        self.network
+            .score_vocabulary(self.device, self.shape.rows)?;
         self.choose_tokens()
     }
 

@@ -17,7 +17,7 @@ use cudarc::nvrtc::Ptx;
 
 use super::fatbins;
 use super::ops::DeviceParams;
-use super::ops::{attention_prefill, linear_portable, linear_small, linear_tiled};
+use super::ops::{attention_prefill, head, linear_portable, linear_small, linear_tiled};
 use crate::runner::{Dtype, RunnerError};
 
 /// D, the head widths that the attention kernels are compiled for.
@@ -112,6 +112,7 @@ pub struct Kernels {
     pub(super) bias_activation: PerDtype<Function>,
     pub(super) linear_small: PerHalf<PerRows<PerColumns<Function>>>,
     pub(super) linear_tiled: PerHalf<Function>,
+    pub(super) head: PerHalf<[Function; head::TILES.len()]>,
     pub(super) linear_portable: PerDtype<PerTile<Function>>,
     pub(super) head_portable: PerDtype<PerTile<Function>>,
     pub(super) kv_append: PerDtype<Function>,
@@ -149,6 +150,11 @@ impl Kernels {
             let stem = "linear_tiled";
             modules.function(stem, &format!("{stem}_{dtype}"))
         };
+        let head = |dtype: Dtype| {
+            per_size(head::TILES.map(|tile| tile.rows), |m| {
+                modules.function("head", &format!("head_{dtype}_m{m}"))
+            })
+        };
         let per_tile = |stem: &str| {
             let of = |dtype: Dtype| {
                 let tiles = linear_portable::tiles(dtype).map(|tile| tile.name);
@@ -177,6 +183,10 @@ impl Kernels {
             linear_tiled: PerHalf {
                 f16: linear_tiled(Dtype::F16)?,
                 bf16: linear_tiled(Dtype::BF16)?,
+            },
+            head: PerHalf {
+                f16: head(Dtype::F16)?,
+                bf16: head(Dtype::BF16)?,
             },
             linear_portable: per_tile("linear_portable")?,
             head_portable: per_tile("head_portable")?,
@@ -256,6 +266,10 @@ impl Kernels {
                 for (function, columns) in functions.iter().zip(linear_small::COLUMNS) {
                     allow(function, linear_small::shared_bytes(rows, columns))?;
                 }
+            }
+            let head = self.head.get(dtype).into_iter().flatten();
+            for (function, tile) in head.zip(&head::TILES) {
+                allow(function, tile.shared_bytes())?;
             }
             if let Some(function) = self.linear_tiled.get(dtype) {
                 allow(function, linear_tiled::SHARED_BYTES)?;

@@ -1,5 +1,5 @@
 //! The network's four products a layer, each with what follows it in one kernel, or cuBLASLt and the
-//! kernel of the next operation; and the product with the vocabulary.
+//! kernel of the next operation.
 
 use cudarc::driver::CudaStream;
 
@@ -11,9 +11,8 @@ use super::gemm::{Gemms, Op, Operands, Shape};
 use super::kernels::Kernels;
 use super::ops::bias_activation::activation_code;
 use super::ops::linear_small::SMALL_WEIGHT;
-use super::ops::{BiasActivationParams, KvAppendParams, LinearParams, LogitsParams, QkvTarget};
+use super::ops::{BiasActivationParams, KvAppendParams, LinearParams, QkvTarget};
 use super::shape::bucket;
-use super::weights::padded_vocab;
 
 /// Every block of `linear_small` reads all of X from L2: up to here it is the fastest everywhere.
 const FEW_ROWS: usize = 16;
@@ -58,14 +57,6 @@ impl Means {
         }
     }
 
-    /// The fastest for the vocabulary's logits.
-    pub fn head(self) -> HeadBy {
-        match self.has_cublaslt {
-            true => HeadBy::CublasLt,
-            false => HeadBy::HeadPortable,
-        }
-    }
-
     /// The fastest of the kernels.
     pub fn kernel(self, m: usize, k: usize, n: usize) -> By {
         let is_small_weight = k * n <= SMALL_WEIGHT;
@@ -83,24 +74,6 @@ impl Means {
             By::LinearSmall
         } else {
             By::LinearPortable
-        }
-    }
-}
-
-/// Who multiplies with the vocabulary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum HeadBy {
-    HeadPortable,
-    CublasLt,
-}
-
-impl HeadBy {
-    /// For people, as [`By::name`].
-    pub fn name(self, dtype: Dtype) -> &'static str {
-        match self {
-            Self::HeadPortable if dtype == Dtype::F32 => "head_portable (CUDA cores)",
-            Self::HeadPortable => "head_portable (mma.sync)",
-            Self::CublasLt => "cuBLASLt",
         }
     }
 }
@@ -279,43 +252,6 @@ impl Forward<'_> {
         }
         self.pending_bias = Some(bias);
         self.multiply(product, update)
-    }
-
-    /// The vocabulary's logits of every row.
-    pub(super) fn score_vocabulary(&mut self) -> Result<(), RunnerError> {
-        let network = &mut *self.network;
-        let (m, n, k) = (
-            self.shape.rows,
-            padded_vocab(&network.spec),
-            network.spec.channels,
-        );
-        let x = network.scratch.normed;
-        let w = network.weights[Param::head(&network.spec)];
-        let logits = network.scratch.logits;
-        match network.means().head() {
-            HeadBy::CublasLt => {
-                let shape = Shape {
-                    m: bucket(m),
-                    n,
-                    k,
-                    op: Op::Head,
-                };
-                let operands = Operands { x, w, y: logits };
-                network.gemms.multiply(self.device, shape, operands)
-            }
-            HeadBy::HeadPortable => {
-                let p = LogitsParams {
-                    x,
-                    w,
-                    logits,
-                    m: m as i32,
-                    n: n as i32,
-                    k: k as i32,
-                };
-                let (kernels, stream) = (&network.kernels, &self.device.stream);
-                kernels.head_portable(stream, network.dtype, &p)
-            }
-        }
     }
 
     /// Multiplies with what `fused` adds to the arguments. False, and nothing launched, where

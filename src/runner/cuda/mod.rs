@@ -9,6 +9,7 @@ mod fatbins;
 mod forward;
 mod gemm;
 mod graphs;
+mod head;
 mod inputs;
 pub mod kernels;
 mod linear;
@@ -20,6 +21,7 @@ mod rotary;
 pub mod rows;
 mod scratch;
 mod shape;
+pub mod tensor_map;
 mod weights;
 
 use std::time::{Duration, Instant};
@@ -53,8 +55,9 @@ pub struct CudaRunner {
     graphs: Graphs,
     pipeline: Pipeline,
     bounds: Bounds,
-    /// Rows of the last step.
+    /// Rows of the last step, and whether it left their logits.
     rows: usize,
+    has_logits: bool,
     memory: MemoryUse,
     _kv: Memory,
     _scratch: Memory,
@@ -149,6 +152,7 @@ impl CudaRunner {
                 max_positions: spec.max_positions,
             },
             rows: 0,
+            has_logits: true,
             memory,
             _kv: kv,
             _scratch: scratch_memory,
@@ -284,6 +288,7 @@ impl Runner for CudaRunner {
         self.pipeline.pack(&self.device, plan, &shape)?;
         let compute = self.run(shape)?;
         self.rows = plan.rows.len();
+        self.has_logits = self.pipeline.network.leaves_logits(&shape);
         let tokens = &self.pipeline.tokens.words()[..self.rows];
         let tokens = tokens.iter().map(|&id| id as u32).collect();
         self.capture_if_new(shape);
@@ -296,12 +301,17 @@ impl Runner for CudaRunner {
             padded_vocab(&self.pipeline.network.spec),
         );
         self.device.make_current()?;
+        if !self.has_logits {
+            let network = &mut self.pipeline.network;
+            network.score_vocabulary(&self.device, self.rows)?;
+            self.has_logits = true;
+        }
         let mut padded = vec![0f32; self.rows * stride];
         let (from, stream) = (
             self.pipeline.network.scratch.logits,
             self.device.stream.cu_stream(),
         );
-        // SAFETY: the last step left `rows` rows of `stride` logits at `from`; waited for below.
+        // SAFETY: `rows` rows of `stride` logits are at `from`; waited for below.
         let copied = unsafe { result::memcpy_dtoh_async(&mut padded, from, stream) };
         self.device.check("cuMemcpyDtoHAsync", copied)?;
         self.device.synchronize()?;

@@ -2,6 +2,7 @@
 
 use super::device::{Device, available};
 use super::gemm::{self, Gemms};
+use super::head::HeadBy;
 use super::kernels::Kernels;
 use super::linear::Means;
 use crate::runner::{CublasLt, Dtype, RunnerError};
@@ -55,7 +56,15 @@ pub fn paths(ordinal: usize) -> Result<Paths, RunnerError> {
             path(&operation, means.choose(rows, k, n).name(dtype));
         }
     }
-    path("logits", means.head().name(dtype));
+    for rows in [1, 512] {
+        let by = HeadBy::choose(dtype, &kernels, &gemms, rows);
+        path(&format!("{rows} rows · logits"), by.name(dtype));
+    }
+    let greedy = match kernels.has_head(dtype) {
+        true => HeadBy::Head.name(dtype),
+        false => "argmax of the logits",
+    };
+    path("greedy tokens", greedy);
     path("attention of prompts", "attention_prefill (mma.sync)");
     path("attention of one token", "attention_decode (CUDA cores)");
     Ok(Paths {

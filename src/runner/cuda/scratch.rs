@@ -40,6 +40,8 @@ pub struct Scratch {
     pub update: CUdeviceptr,
     /// f32 `[B, padded V]`
     pub logits: CUdeviceptr,
+    /// u64 `[1 + B]`, in which the blocks of `head` meet; zero between launches.
+    pub best: CUdeviceptr,
     /// i32 `[B]`
     pub tokens: CUdeviceptr,
     /// f32 `[splits, B, Hq, D]`
@@ -85,6 +87,7 @@ impl Scratch {
             ),
             update: p.place(tokens * channels, element),
             logits: p.place(rows * padded_vocab(spec), 4),
+            best: p.place(1 + rows, 8),
             tokens: p.place(rows, 4),
             partial_out: p.place(partials * query_width, 4),
             partial_lse: p.place(partials * spec.heads, 4),
