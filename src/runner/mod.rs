@@ -54,7 +54,7 @@ pub trait Runner {
     /// Runs the step and returns the next token of every row.
     fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, RunnerError>;
     /// The logits of the last step, `[B, V]` row-major (V without head padding). For tests and
-    /// comparisons: on a GPU it copies them to the host.
+    /// comparisons: on a GPU it computes them if the step did without, and copies them to the host.
     fn logits(&mut self) -> Result<Vec<f32>, RunnerError>;
 }
 
