@@ -178,11 +178,6 @@ static_assert(sizeof(AttentionDecodeParams<float>) == 104);
 static_assert(offsetof(AttentionDecodeParams<float>, rows) == 64);
 static_assert(offsetof(AttentionDecodeParams<float>, scale) == 96);
 
-// The driver's CUtensorMap. A kernel finds it in a `__grid_constant__` parameter.
-struct alignas(128) TensorMap {
-    uint64_t opaque[16];
-};
-
 template <typename T>
 struct HeadParams {
     TensorMap e;
