@@ -9,9 +9,9 @@
 constexpr int WARPGROUP = 128;
 // Queries of one warpgroup.
 constexpr int GROUP_QUERIES = 64;
-// Descriptions of works that are kept. Work n is found while the consumers may still write the output
-// of work n − 3.
-constexpr int WORKS = 4;
+// Descriptions of works that are kept: work n is found while the consumers may still write the output
+// of work n − PLACES − 2.
+constexpr int WORKS = 8;
 
 // One tile of queries of one row and head.
 struct Work {
@@ -19,8 +19,9 @@ struct Work {
     int row, head, first_query, query_len, first_token;
     // KV index of query 0, and the keys that exist.
     int offset, begin, end;
-    // Tiles of KV positions, from the last to the first; none where no query sees a key.
-    int first_tile, last_tile;
+    // The first positions of the tiles of keys, which are taken from the last to the first; none if
+    // last < first.
+    int first, last;
 };
 
 // A block's shared memory: rings of tiles, each with barriers that are passed when a place is full and
@@ -57,27 +58,30 @@ struct alignas(EIGHT_ROWS) Pipeline {
     }
 };
 
-// Work `index`, or false where a shorter row has no such queries. The tiles with the most keys come
-// first, those of a few heads at a time, whose keys and values then stay in the L2 cache.
-template <typename T>
-__device__ inline bool find_work(Work& w, const AttentionPrefillWgmmaParams<T>& params, int index, int queries, int tile) {
+// Work `index`. The tiles with the most keys come first, those of a few heads at a time, whose keys and
+// values then stay in the L2 cache. Tiles of queries start with the first that sees a key, tiles of
+// keys with the page or tile of the first: left padding costs nothing. Returns how many queries
+// before see none and are this work's to answer.
+template <typename Pipeline, typename T>
+__device__ inline int find_work(Work& w, const AttentionPrefillWgmmaParams<T>& params, int index) {
+    constexpr int QUERIES = Pipeline::QUERIES, TILE = Pipeline::TILE;
     const AttentionPrefillParams<T>& p = params.attention;
-    const int tiles = (p.max_query_len + queries - 1) / queries, lines = p.rows * p.query_heads;
+    const int tiles = (p.max_query_len + QUERIES - 1) / QUERIES, lines = p.rows * p.query_heads;
     const int first_line = index / (params.lines_at_once * tiles) * params.lines_at_once;
     const int width = min(params.lines_at_once, lines - first_line), within = index - first_line * tiles;
-    const int line = first_line + within % width;
+    const int line = first_line + within % width, tile = tiles - 1 - within / width;
     w.row = line / p.query_heads, w.head = line % p.query_heads;
-    w.first_query = (tiles - 1 - within / width) * queries;
     w.first_token = p.query_start[w.row];
     w.query_len = p.query_start[w.row + 1] - w.first_token;
-    if (w.first_query >= w.query_len) return false;
     w.begin = p.kv_start[w.row];
     w.end = p.kv_len[w.row];
     w.offset = w.end - w.query_len;
-    const int last_index = w.offset + min(w.first_query + queries, w.query_len) - 1;
-    w.first_tile = w.begin / tile;
-    w.last_tile = last_index < w.begin ? w.first_tile - 1 : last_index / tile;
-    return true;
+    const int blind = min(max(w.begin - w.offset, 0), w.query_len);
+    w.first_query = blind + tile * QUERIES;
+    w.first = w.begin & -min(p.page_size, TILE);
+    const int last_index = w.offset + min(w.first_query + QUERIES, w.query_len) - 1;
+    w.last = w.first_query < w.query_len ? w.first + (last_index - w.first) / TILE * TILE : w.first - 1;
+    return tile == 0 ? blind : 0;
 }
 
 // Three warps that run ahead of the consumers: one finds works and brings their queries, one brings K,
@@ -104,10 +108,9 @@ struct Producer {
         Work work;
 #pragma unroll 1
         for (int index = blockIdx.x; index < count;) {
-            if (find_work(work, params, index, Pipeline::QUERIES, TILE)) {
-                if (work.first_tile <= work.last_tile) announce(work);
-                write_zeros(work);
-            }
+            const int blind = find_work<Pipeline>(work, params, index);
+            if (work.first <= work.last) announce(work);
+            write_zeros(work, blind);
             if (threadIdx.x % 32 == 0) index = gridDim.x + atomicAdd(&taken[0], 1);
             index = __shfl_sync(0xffffffffu, index, 0);
         }
@@ -139,16 +142,15 @@ struct Producer {
         }
     }
 
-    // The output of those queries that see no key.
-    __device__ void write_zeros(const Work& work) {
+    // The output of the row's first queries, which see no key.
+    __device__ void write_zeros(const Work& work, int blind) {
         const AttentionPrefillParams<T>& p = params.attention;
         constexpr int PIECES = D / 8;
-        const int rows = min(min(Pipeline::QUERIES, work.query_len - work.first_query), work.begin - work.offset - work.first_query);
-        T* const to = p.out + (static_cast<int64_t>(work.first_token + work.first_query) * p.query_heads + work.head) * D;
+        T* const to = p.out + (static_cast<int64_t>(work.first_token) * p.query_heads + work.head) * D;
 #pragma unroll 4
-        for (int i = threadIdx.x % 32; i < rows * PIECES; i += 32) {
-            T* const row = to + static_cast<int64_t>(i / PIECES) * p.query_heads * D;
-            reinterpret_cast<uint4*>(row)[i % PIECES] = make_uint4(0, 0, 0, 0);
+        for (int i = threadIdx.x % 32; i < blind * PIECES; i += 32) {
+            T* const query = to + static_cast<int64_t>(i / PIECES) * p.query_heads * D;
+            reinterpret_cast<uint4*>(query)[i % PIECES] = make_uint4(0, 0, 0, 0);
         }
     }
 
@@ -175,7 +177,7 @@ struct Producer {
             const Work work = memory.works[works % WORKS];
             if (work.row < 0) return;
 #pragma unroll 1
-            for (int tile = work.last_tile; tile >= work.first_tile; tile--, step++) bring(work, tile * TILE, step % STAGES);
+            for (int at = work.last; at >= work.first; at -= TILE, step++) bring(work, at, step % STAGES);
         }
     }
 

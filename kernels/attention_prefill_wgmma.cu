@@ -68,8 +68,8 @@ struct Consumer {
     struct View {
         uint64_t q;
         Barrier& q_free;
-        // KV index of the first query, of the first key, and of the last tile to come.
-        int index, begin, last;
+        // KV index of the first query, of the first key, and of the first tile, which comes last.
+        int index, begin, first;
     };
 
     __device__ void run() {
@@ -80,22 +80,23 @@ struct Consumer {
             if (uniform(work.row) < 0) break;
             const int first_query = uniform(work.first_query) + group * GROUP_QUERIES;
             const int rows = min(GROUP_QUERIES, uniform(work.query_len) - first_query);
-            const int first_tile = uniform(work.first_tile);
             const View view = {matrix_descriptor(memory.q[n % PLACES][group]), memory.q_free[n % PLACES],
-                               uniform(work.offset) + first_query, uniform(work.begin), first_tile * TILE};
-            int tile = uniform(work.last_tile);
-            const int own_last = rows > 0 ? min((view.index + rows + TILE - 1) / TILE - 1, tile) : -1;
+                               uniform(work.offset) + first_query, uniform(work.begin), uniform(work.first)};
+            int at = uniform(work.last);
+            // Its last tile that these queries see; none before view.first.
+            const int last_index = view.index + rows - 1;
+            const int own_last = rows > 0 ? min(view.first + (last_index - view.first) / TILE * TILE, at) : -1;
             // What is owed holds a stage of V, and the description of its work.
-            if (own_last < first_tile || tile - own_last >= STAGES) settle();
+            if (own_last < view.first || at - own_last >= STAGES * TILE) settle();
 #pragma unroll 1
-            for (; tile >= first_tile && tile > own_last; tile--) pass();
-            if (tile >= first_tile) {
-                uniform(owing) ? follow<true>(view, tile * TILE) : start(view, tile * TILE);
+            for (; at >= view.first && at > own_last; at -= TILE) pass();
+            if (at >= view.first) {
+                uniform(owing) ? follow<true>(view, at) : start(view, at);
                 of = n;
 #pragma unroll 1
-                for (tile--; tile >= first_tile; tile--) follow<false>(view, tile * TILE);
+                for (at -= TILE; at >= view.first; at -= TILE) follow<false>(view, at);
             }
-            done_with(view.q_free, own_last < first_tile);
+            done_with(view.q_free, own_last < view.first);
         }
         settle();
     }
@@ -116,7 +117,7 @@ struct Consumer {
         finish_wgmma();
         hold(s);
         done_with(memory.k_free[step % STAGES]);
-        done_with(view.q_free, first == view.last);
+        done_with(view.q_free, first == view.first);
         mask(view, first);
         softmax();
         round_weights();
@@ -132,7 +133,7 @@ struct Consumer {
         finish_wgmma_but<1>();
         hold(s);
         done_with(memory.k_free[step % STAGES]);
-        done_with(view.q_free, first == view.last);
+        done_with(view.q_free, first == view.first);
         mask(view, first);
         float inverse[2];
         if (NEW_WORK) close_sums(inverse);
@@ -280,7 +281,7 @@ struct Consumer {
     }
 
     // The four lanes of a row exchange what they hold of four blocks of 8 columns, so that each writes
-    // one block. Queries that see no key are the producer's to write.
+    // one block.
     __device__ void write() {
         const Work& work = memory.works[of % WORKS];
         const int lane = threadIdx.x % 32, t = lane % 4;
@@ -289,8 +290,6 @@ struct Consumer {
         T* const to = p.out + (work.first_token + query) * stride + work.head * D + t * 8;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            const int own = query + 8 * r;
-            const bool wanted = own < work.query_len && work.offset + own >= work.begin;
 #pragma unroll
             for (int n = 0; n < D / 8; n += 4) {
                 uint32_t w[4];
@@ -298,7 +297,7 @@ struct Consumer {
                 for (int i = 0; i < 4; i++) w[i] = pack<T>(out[n + i][2 * r], out[n + i][2 * r + 1]);
                 exchange<1>(w, t);
                 exchange<2>(w, t);
-                if (wanted) *reinterpret_cast<uint4*>(to + 8 * r * stride + n * 8) = make_uint4(w[0], w[1], w[2], w[3]);
+                if (query + 8 * r < work.query_len) *reinterpret_cast<uint4*>(to + 8 * r * stride + n * 8) = make_uint4(w[0], w[1], w[2], w[3]);
             }
         }
         fresh = true;
@@ -352,6 +351,6 @@ __device__ void attention_prefill_wgmma(const AttentionPrefillWgmmaParams<T>& pa
     }
 #define ATTENTION_PREFILL_WGMMA(suffix, T)                               \
     ATTENTION_PREFILL_WGMMA_SIZED(suffix, T, 64, 3, 128, 2, 4, 32, 160)     \
-    ATTENTION_PREFILL_WGMMA_SIZED(suffix, T, 128, 2, 128, 1, 3, 40, 232)
+    ATTENTION_PREFILL_WGMMA_SIZED(suffix, T, 128, 2, 128, 2, 2, 40, 232)
 ATTENTION_PREFILL_WGMMA(f16, f16)
 ATTENTION_PREFILL_WGMMA(bf16, bf16)

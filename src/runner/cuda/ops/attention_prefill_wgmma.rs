@@ -55,8 +55,8 @@ impl Form {
         Self {
             head_dim: 128,
             groups: 2,
-            places: 1,
-            stages: 3,
+            places: 2,
+            stages: 2,
         },
     ];
 
