@@ -60,10 +60,9 @@ struct alignas(EIGHT_ROWS) Pipeline {
 
 // Work `index`. The tiles with the most keys come first, those of a few heads at a time, whose keys and
 // values then stay in the L2 cache. Tiles of queries start with the first that sees a key, tiles of
-// keys with the page or tile of the first: left padding costs nothing. Returns how many queries
-// before see none and are this work's to answer.
+// keys with the page or tile of the first: left padding costs nothing.
 template <typename Pipeline, typename T>
-__device__ inline int find_work(Work& w, const AttentionPrefillWgmmaParams<T>& params, int index) {
+__device__ inline void find_work(Work& w, const AttentionPrefillWgmmaParams<T>& params, int index) {
     constexpr int QUERIES = Pipeline::QUERIES, TILE = Pipeline::TILE;
     const AttentionPrefillParams<T>& p = params.attention;
     const int tiles = (p.max_query_len + QUERIES - 1) / QUERIES, lines = p.rows * p.query_heads;
@@ -76,16 +75,14 @@ __device__ inline int find_work(Work& w, const AttentionPrefillWgmmaParams<T>& p
     w.begin = p.kv_start[w.row];
     w.end = p.kv_len[w.row];
     w.offset = w.end - w.query_len;
-    const int blind = min(max(w.begin - w.offset, 0), w.query_len);
-    w.first_query = blind + tile * QUERIES;
+    w.first_query = max(w.begin - w.offset, 0) + tile * QUERIES;
     w.first = w.begin & -min(p.page_size, TILE);
     const int last_index = w.offset + min(w.first_query + QUERIES, w.query_len) - 1;
     w.last = w.first_query < w.query_len ? w.first + (last_index - w.first) / TILE * TILE : w.first - 1;
-    return tile == 0 ? blind : 0;
 }
 
-// Three warps that run ahead of the consumers: one finds works and brings their queries, one brings K,
-// one V.
+// Four warps: three run ahead of the consumers, one that finds works and brings their queries, one for K
+// and one for V; the last answers the queries that see no key.
 template <typename Pipeline>
 struct Producer {
     using T = typename Pipeline::Element;
@@ -108,9 +105,8 @@ struct Producer {
         Work work;
 #pragma unroll 1
         for (int index = blockIdx.x; index < count;) {
-            const int blind = find_work<Pipeline>(work, params, index);
+            find_work<Pipeline>(work, params, index);
             if (work.first <= work.last) announce(work);
-            write_zeros(work, blind);
             if (threadIdx.x % 32 == 0) index = gridDim.x + atomicAdd(&taken[0], 1);
             index = __shfl_sync(0xffffffffu, index, 0);
         }
@@ -139,18 +135,6 @@ struct Producer {
             for (int half = 0; half < Pipeline::HALVES; half++) {
                 copy_box(memory.q[n % PLACES][g][half], params.q, token, work.head * D + half * ROW_ELEMENTS, full);
             }
-        }
-    }
-
-    // The output of the row's first queries, which see no key.
-    __device__ void write_zeros(const Work& work, int blind) {
-        const AttentionPrefillParams<T>& p = params.attention;
-        constexpr int PIECES = D / 8;
-        T* const to = p.out + (static_cast<int64_t>(work.first_token) * p.query_heads + work.head) * D;
-#pragma unroll 4
-        for (int i = threadIdx.x % 32; i < blind * PIECES; i += 32) {
-            T* const query = to + static_cast<int64_t>(i / PIECES) * p.query_heads * D;
-            reinterpret_cast<uint4*>(query)[i % PIECES] = make_uint4(0, 0, 0, 0);
         }
     }
 
@@ -216,6 +200,25 @@ struct Producer {
             if (box < low || box >= high) continue;
             const int head_row = ((pages[j >> shift] * 2 + value) * p.kv_heads + kv_head) << shift;
             copy_box(to[half][box * rows], params.kv, head_row + (j & (p.page_size - 1)), half * ROW_ELEMENTS, done);
+        }
+    }
+
+    // The first queries of rows with left padding.
+    __device__ void write_zeros() {
+        const AttentionPrefillParams<T>& p = params.attention;
+        constexpr int PIECES = D / 8;
+#pragma unroll 1
+        for (int line = blockIdx.x; line < p.rows * p.query_heads; line += gridDim.x) {
+            const int row = line / p.query_heads, head = line % p.query_heads;
+            const int64_t first_token = p.query_start[row];
+            const int query_len = p.query_start[row + 1] - p.query_start[row];
+            const int blind = min(p.kv_start[row] - (p.kv_len[row] - query_len), query_len);
+            T* const to = p.out + (first_token * p.query_heads + head) * D;
+#pragma unroll 4
+            for (int i = threadIdx.x % 32; i < blind * PIECES; i += 32) {
+                T* const query = to + static_cast<int64_t>(i / PIECES) * p.query_heads * D;
+                reinterpret_cast<uint4*>(query)[i % PIECES] = make_uint4(0, 0, 0, 0);
+            }
         }
     }
 };

@@ -318,6 +318,9 @@ struct Consumer {
 };
 #endif
 
+// KV positions of a tile.
+constexpr int TILE_POSITIONS = 128;
+
 // See Producer::bring_queries.
 __device__ int32_t taken[2];
 
@@ -336,6 +339,7 @@ __device__ void attention_prefill_wgmma(const AttentionPrefillWgmmaParams<T>& pa
         if (warp == 0) producer.bring_queries(taken);
         if (warp == 1) producer.bring_keys();
         if (warp == 2) producer.bring_values();
+        if (warp == 3) producer.write_zeros();
     } else {
         take_registers<MANY_REGISTERS>();
         Consumer<Pipeline>(params.attention, memory, warp / (WARPGROUP / 32) - 1).run();
@@ -343,14 +347,17 @@ __device__ void attention_prefill_wgmma(const AttentionPrefillWgmmaParams<T>& pa
 #endif
 }
 
-// `Form` in src/runner/cuda/ops/attention_prefill_wgmma.rs has the same numbers.
-#define ATTENTION_PREFILL_WGMMA_SIZED(suffix, T, D, GROUPS, TILE, PLACES, STAGES, FEW, MANY)       \
-    extern "C" __global__ void __launch_bounds__((GROUPS + 1) * WARPGROUP, 1)                   \
-        attention_prefill_wgmma_##suffix##_d##D(const __grid_constant__ AttentionPrefillWgmmaParams<T> p) { \
-        attention_prefill_wgmma<T, Pipeline<T, D, GROUPS, TILE, PLACES, STAGES>, FEW, MANY>(p);         \
+// `Form` in src/runner/cuda/ops/attention_prefill_wgmma.rs has the same numbers: consumers, places of
+// queries and stages of K and V.
+#define ATTENTION_PREFILL_WGMMA_SIZED(suffix, T, D, GROUPS, PLACES, STAGES, FEW, MANY)                      \
+    extern "C" __global__ void __launch_bounds__((GROUPS + 1) * WARPGROUP, 1)                               \
+        attention_prefill_wgmma_##suffix##_d##D##_g##GROUPS(                                                \
+            const __grid_constant__ AttentionPrefillWgmmaParams<T> p) {                                     \
+        attention_prefill_wgmma<T, Pipeline<T, D, GROUPS, TILE_POSITIONS, PLACES, STAGES>, FEW, MANY>(p);   \
     }
-#define ATTENTION_PREFILL_WGMMA(suffix, T)                               \
-    ATTENTION_PREFILL_WGMMA_SIZED(suffix, T, 64, 3, 128, 2, 4, 32, 160)     \
-    ATTENTION_PREFILL_WGMMA_SIZED(suffix, T, 128, 2, 128, 2, 2, 40, 232)
+#define ATTENTION_PREFILL_WGMMA(suffix, T)                          \
+    ATTENTION_PREFILL_WGMMA_SIZED(suffix, T, 64, 2, 2, 4, 40, 232)  \
+    ATTENTION_PREFILL_WGMMA_SIZED(suffix, T, 64, 3, 1, 4, 32, 160)  \
+    ATTENTION_PREFILL_WGMMA_SIZED(suffix, T, 128, 2, 2, 2, 40, 232)
 ATTENTION_PREFILL_WGMMA(f16, f16)
 ATTENTION_PREFILL_WGMMA(bf16, bf16)

@@ -138,6 +138,7 @@ struct AttentionPrefillParams {
     int32_t page_stride;
     float scale;
     int32_t tokens;
+    int32_t max_kv_len;
 };
 static_assert(sizeof(AttentionPrefillParams<float>) == 96);
 static_assert(offsetof(AttentionPrefillParams<float>, rows) == 56);

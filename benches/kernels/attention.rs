@@ -205,9 +205,10 @@ pub fn attention_prefill(heads: Heads, prompts: Prompts) -> Case {
                     page_stride: a.pages_per_row as i32,
                     scale: 1.0 / (heads.head_dim as f32).sqrt(),
                     tokens: tokens as i32,
+                    max_kv_len: longest as i32,
                 };
                 let (kernels, stream) = (&d.kernels, &d.stream);
-                match kernels.has_attention_prefill_wgmma(DTYPE, heads.head_dim) {
+                match kernels.prefers_attention_prefill_wgmma(DTYPE, &p) {
                     true => Ok(kernels.attention_prefill_wgmma(stream, DTYPE, &p)?),
                     false => Ok(kernels.attention_prefill(stream, DTYPE, &p)?),
                 }

@@ -148,7 +148,7 @@ fn prefill_of_long_and_of_many_rows() {
 fn prefill_of_more_tiles_than_blocks() {
     let Some(gpu) = gpu() else { return };
     let mut inputs = Inputs::fresh();
-    let rows = if quick() { 16 } else { 48 };
+    let rows = if quick() { 24 } else { 48 };
     for dtype in [Dtype::F16, Dtype::BF16] {
         for (head_dim, page_size) in [(64, 32), (128, 8), (64, 256), (128, 128)] {
             let rows = (0..rows).map(|b| {

@@ -227,6 +227,7 @@ impl Case {
                 page_stride: self.page_stride as i32,
                 scale: self.scale,
                 tokens: shape.tokens() as i32,
+                max_kv_len: shape.longest_kv() as i32,
             };
             let launch = match kernel {
                 Prefill::Mma => Kernels::attention_prefill,

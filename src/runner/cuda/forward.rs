@@ -160,9 +160,10 @@ impl Forward<'_> {
             page_stride: self.inputs.page_stride as i32,
             scale: n.attention_scale(),
             tokens: self.shape.tokens as i32,
+            max_kv_len: self.shape.max_kv_len as i32,
         };
         let (kernels, stream) = (&n.kernels, &self.device.stream);
-        match kernels.has_attention_prefill_wgmma(n.dtype, n.spec.head_dim) {
+        match kernels.prefers_attention_prefill_wgmma(n.dtype, &p) {
             true => kernels.attention_prefill_wgmma(stream, n.dtype, &p),
             false => kernels.attention_prefill(stream, n.dtype, &p),
         }

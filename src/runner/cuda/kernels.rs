@@ -172,9 +172,10 @@ impl Kernels {
             })
         };
         let attention_prefill_wgmma = |dtype: Dtype| {
-            per_size(Form::ALL, |Form { head_dim: d, .. }| {
+            per_size(Form::ALL, |form| {
+                let (d, g) = (form.head_dim, form.groups);
                 let stem = "attention_prefill_wgmma";
-                modules.function(stem, &format!("{stem}_{dtype}_d{d}"))
+                modules.function(stem, &format!("{stem}_{dtype}_d{d}_g{g}"))
             })
         };
         let sms = context

@@ -28,16 +28,22 @@ const GROUP_QUERIES: i32 = 64;
 const TILE: usize = 128;
 /// Bytes of shared memory after the tiles: barriers and works.
 const DESCRIPTIONS: usize = 1024;
-/// Of the L2 cache, for the keys and values that are worked on at the same time.
-const CACHE: i64 = 32 << 20;
+/// Of the L2 cache, for keys and values that are read again and again.
+const CACHE: i64 = 16 << 20;
+/// Beyond the cache, blocks that read the same tiles at about the same time share them: eight or so.
+const FEWEST_LINES: i64 = 16;
+/// Up to this many elements in the longest row's queries of a head, `attention_prefill` is faster.
+const SHORT: i32 = 8192;
+/// Works for every SM below which smaller works, which SMs can share better, are worth their cost.
+const FEW_WORKS: usize = 4;
 
-/// How the kernel is compiled for a head width; kernels/attention_prefill_wgmma.cu has the same.
+/// How the kernel is compiled; kernels/attention_prefill_wgmma.cu has the same.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::runner::cuda) struct Form {
     /// D
     pub head_dim: usize,
     /// Warpgroups that multiply, beside the one that brings the tiles.
-    groups: i32,
+    pub groups: i32,
     /// Works whose queries are there at a time.
     places: usize,
     /// Tiles of K, and of V, that are there or on their way.
@@ -45,11 +51,18 @@ pub(in crate::runner::cuda) struct Form {
 }
 
 impl Form {
-    pub const ALL: [Self; 2] = [
+    /// Of a head width, the one with the smallest works first.
+    pub const ALL: [Self; 3] = [
+        Self {
+            head_dim: 64,
+            groups: 2,
+            places: 2,
+            stages: 4,
+        },
         Self {
             head_dim: 64,
             groups: 3,
-            places: 2,
+            places: 1,
             stages: 4,
         },
         Self {
@@ -73,26 +86,47 @@ impl Form {
     fn threads(self) -> u32 {
         128 * (self.groups + 1) as u32
     }
+
+    /// Tiles of queries: each is a block's work for a while.
+    fn works(self, p: &AttentionPrefillParams) -> u32 {
+        let tiles = blocks(p.max_query_len, self.queries());
+        tiles * blocks(p.rows, 1) * blocks(p.query_heads, 1)
+    }
 }
 
-/// How many pairs of row and query head have keys and values that fit the cache together, if all are
-/// as long as the longest row's queries.
+/// Pairs of row and query head that are worked on at the same time, if all are as long as the longest.
 fn lines_at_once(p: &AttentionPrefillParams) -> i32 {
-    let (len, d) = (i64::from(p.max_query_len), i64::from(p.head_dim));
-    let shared_by = i64::from(p.query_heads) / i64::from(p.kv_heads);
-    (CACHE * shared_by / (4 * len * d)).clamp(1, i64::from(p.rows * p.query_heads)) as i32
+    let keys_and_values = 4 * i64::from(p.max_kv_len) * i64::from(p.head_dim);
+    let shared_by = i64::from(p.query_heads / p.kv_heads);
+    let fit = CACHE * shared_by / keys_and_values.max(1);
+    (fit.max(FEWEST_LINES)).clamp(1, i64::from(p.rows * p.query_heads)) as i32
 }
 
 impl Kernels {
-    fn prefill_by_wgmma(&self, dtype: Dtype, head_dim: usize) -> Option<(&Function, Form)> {
-        let functions = self.attention_prefill_wgmma.get(dtype)?;
-        let mut known = functions.iter().zip(Form::ALL);
-        known.find(|(function, form)| form.head_dim == head_dim && function.has_wgmma())
+    /// The forms that can run here.
+    fn prefill_forms(
+        &self,
+        dtype: Dtype,
+        head_dim: usize,
+    ) -> impl DoubleEndedIterator<Item = (&Function, Form)> {
+        let functions = self.attention_prefill_wgmma.get(dtype);
+        let known = functions.into_iter().flat_map(|f| f.iter().zip(Form::ALL));
+        known.filter(move |(function, form)| form.head_dim == head_dim && function.has_wgmma())
     }
 
     /// Whether [`attention_prefill_wgmma`](Self::attention_prefill_wgmma) can run here.
     pub fn has_attention_prefill_wgmma(&self, dtype: Dtype, head_dim: usize) -> bool {
-        self.prefill_by_wgmma(dtype, head_dim).is_some()
+        self.prefill_forms(dtype, head_dim).next().is_some()
+    }
+
+    /// Whether it can, and is faster than [`attention_prefill`](Self::attention_prefill).
+    pub fn prefers_attention_prefill_wgmma(
+        &self,
+        dtype: Dtype,
+        p: &AttentionPrefillParams,
+    ) -> bool {
+        p.max_query_len * p.head_dim > SHORT
+            && self.has_attention_prefill_wgmma(dtype, p.head_dim as usize)
     }
 
     /// # Errors
@@ -106,21 +140,24 @@ impl Kernels {
     ) -> Result<(), RunnerError> {
         let (head_dim, page_size) = (p.head_dim as usize, p.page_size as usize);
         Self::supports(head_dim, page_size)?;
-        let Some((function, form)) = self.prefill_by_wgmma(dtype, head_dim) else {
+        let few = FEW_WORKS * self.sms;
+        let mut largest_first = self.prefill_forms(dtype, head_dim).rev();
+        let many = largest_first.find(|(_, form)| form.works(p) as usize >= few);
+        let smallest = || self.prefill_forms(dtype, head_dim).next();
+        let Some((function, form)) = many.or_else(smallest) else {
             return Err(RunnerError::Unavailable(format!(
                 "the CUDA kernel attention_prefill_wgmma is for f16 and bf16 and heads of 64 and 128 \
                  on Hopper, not for {dtype} and {head_dim} here"
             )));
         };
-        let tiles = blocks(p.max_query_len, form.queries());
-        let items = tiles * blocks(p.rows, 1) * blocks(p.query_heads, 1);
-        if items == 0 {
+        let works = form.works(p);
+        if works == 0 {
             return Ok(());
         }
         let arguments = AttentionPrefillWgmmaParams {
             kv: TensorMap::new(&BoxedMatrix {
                 address: p.kv,
-                // The end of the slab is the page table's affair.
+                // Where the slab ends is the page table's affair.
                 rows: i32::MAX as usize,
                 columns: head_dim,
                 box_rows: page_size.min(TILE),
@@ -136,7 +173,7 @@ impl Kernels {
         };
         Launch {
             function,
-            grid: (items.min(self.sms as u32), 1, 1),
+            grid: (works.min(self.sms as u32), 1, 1),
             threads: form.threads(),
             shared_bytes: form.shared_bytes(),
         }
