@@ -38,8 +38,6 @@ struct alignas(EIGHT_ROWS) Pipeline {
     Queries q[PLACES][GROUPS];
     Tile k[STAGES], v[STAGES];
     Barrier q_full[PLACES], q_free[PLACES], k_full[STAGES], k_free[STAGES], v_full[STAGES], v_free[STAGES];
-    // A tile of V that is not yet ready for the consumers.
-    Barrier v_arrived;
     Barrier known[WORKS];
     Work works[WORKS];
 
@@ -53,7 +51,6 @@ struct alignas(EIGHT_ROWS) Pipeline {
             k_full[i].init(1), v_full[i].init(1);
             k_free[i].init(WARPS), v_free[i].init(WARPS);
         }
-        v_arrived.init(1);
         Barrier::publish();
     }
 };
@@ -93,7 +90,6 @@ struct Producer {
     Pipeline& memory;
     // Works and tiles so far.
     uint32_t works = 0, step = 0;
-    uint32_t arrived = 0;
 
     __device__ Producer(const AttentionPrefillWgmmaParams<T>& params, Pipeline& memory) : params(params), memory(memory) {}
 
@@ -148,7 +144,7 @@ struct Producer {
     __device__ void bring_values() {
         for_each_tile([this](const Work& work, int first, int stage) {
             memory.v_free[stage].wait(step / STAGES & 1 ^ 1);
-            bring_value(memory.v[stage], work, first, memory.v_full[stage]);
+            fetch(memory.v[stage], work, first, 1, memory.v_full[stage]);
         });
     }
 
@@ -163,25 +159,6 @@ struct Producer {
 #pragma unroll 1
             for (int at = work.last; at >= work.first; at -= TILE, step++) bring(work, at, step % STAGES);
         }
-    }
-
-    // Where positions are missing, zeros take their place before the consumers see the tile: a weight
-    // of zero must not meet a NaN.
-    __device__ void bring_value(Tile& v, const Work& work, int first, Barrier& full) {
-        if (first >= work.begin && first + TILE <= work.end) return fetch(v, work, first, 1, full);
-        fetch(v, work, first, 1, memory.v_arrived);
-        memory.v_arrived.wait(arrived++ & 1);
-        constexpr int PIECES = ROW_ELEMENTS / 8;
-#pragma unroll 1
-        for (int i = threadIdx.x % 32; i < TILE * PIECES; i += 32) {
-            const int row = i / PIECES, j = first + row;
-            if (j >= work.begin && j < work.end) continue;
-#pragma unroll
-            for (auto& half : v) reinterpret_cast<uint4*>(half[row])[i % PIECES] = make_uint4(0, 0, 0, 0);
-        }
-        publish_to_wgmma();
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) full.arrive();
     }
 
     // Starts the copies of positions first … first + TILE, a page or a part of one at a time; boxes

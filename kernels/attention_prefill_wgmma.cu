@@ -51,6 +51,8 @@ struct Consumer {
     // that do. The work that they and `out` belong to.
     bool owing = false, fresh = true;
     uint32_t owed = 0, of = 0;
+    // The positions of that tile that exist.
+    int owed_begin = 0, owed_end = TILE;
 
     __device__ Consumer(const AttentionPrefillParams<T>& p, Pipeline& memory, int group)
         : p(p),
@@ -68,8 +70,8 @@ struct Consumer {
     struct View {
         uint64_t q;
         Barrier& q_free;
-        // KV index of the first query, of the first key, and of the first tile, which comes last.
-        int index, begin, first;
+        // KV index of the first query, of the keys that exist, and of the first tile, which comes last.
+        int index, begin, end, first;
     };
 
     __device__ void run() {
@@ -81,7 +83,8 @@ struct Consumer {
             const int first_query = uniform(work.first_query) + group * GROUP_QUERIES;
             const int rows = min(GROUP_QUERIES, uniform(work.query_len) - first_query);
             const View view = {matrix_descriptor(memory.q[n % PLACES][group]), memory.q_free[n % PLACES],
-                               uniform(work.offset) + first_query, uniform(work.begin), uniform(work.first)};
+                               uniform(work.offset) + first_query, uniform(work.begin), uniform(work.end),
+                               uniform(work.first)};
             int at = uniform(work.last);
             // Its last tile that these queries see; none before view.first.
             const int last_index = view.index + rows - 1;
@@ -122,7 +125,7 @@ struct Consumer {
         softmax();
         round_weights();
         owing = true;
-        owed = step++;
+        owe(view, first);
     }
 
     // A tile, and beside it the product with V of the tile before, which may end the work before.
@@ -144,7 +147,13 @@ struct Consumer {
         multiply(NEW_WORK ? inverse : factor);
         if (NEW_WORK) write();
         round_weights();
+        owe(view, first);
+    }
+
+    __device__ void owe(const View& view, int first) {
         owed = step++;
+        owed_begin = view.begin - first;
+        owed_end = view.end - first;
     }
 
     // The product with V that is owed, with nothing beside it.
@@ -185,6 +194,7 @@ struct Consumer {
     // out = or += weights · V.
     __device__ void start_values() {
         memory.v_full[owed % STAGES].wait(owed / STAGES & 1);
+        if (owed_begin > 0 || owed_end < TILE) clear_missing();
         const uint64_t v = beyond(values, owed % STAGES * sizeof(memory.v[0]));
         hold(out);
         begin_wgmma();
@@ -194,6 +204,20 @@ struct Consumer {
         }
         commit_wgmma();
         fresh = false;
+    }
+
+    // Zeros where no position exists: a weight of zero must not meet a NaN. All warpgroups write them.
+    __device__ void clear_missing() {
+        constexpr int PIECES = D / VECTOR;
+#pragma unroll 1
+        for (int i = threadIdx.x % WARPGROUP; i < TILE * PIECES; i += WARPGROUP) {
+            const int row = i / PIECES, piece = i % PIECES;
+            if (row >= owed_begin && row < owed_end) continue;
+            T* const half = memory.v[owed % STAGES][piece / (ROW_ELEMENTS / VECTOR)][row];
+            reinterpret_cast<uint4*>(half)[piece % (ROW_ELEMENTS / VECTOR)] = make_uint4(0, 0, 0, 0);
+        }
+        publish_to_wgmma();
+        asm volatile("bar.sync %0, %1;" ::"r"(1 + group), "n"(WARPGROUP) : "memory");
     }
 
     // Hides the keys after each query and those before the first; `first` is the tile's first position.

@@ -30,12 +30,10 @@ const TILE: usize = 128;
 const DESCRIPTIONS: usize = 1024;
 /// Of the L2 cache, for keys and values that are read again and again.
 const CACHE: i64 = 16 << 20;
-/// Beyond the cache, blocks that read the same tiles at about the same time share them: eight or so.
-const FEWEST_LINES: i64 = 16;
+/// Beyond the cache, the few blocks that work on one line read the same tiles at about the same time.
+const FEWEST_LINES: i64 = 32;
 /// Up to this many elements in the longest row's queries of a head, `attention_prefill` is faster.
 const SHORT: i32 = 8192;
-/// Works for every SM below which smaller works, which SMs can share better, are worth their cost.
-const FEW_WORKS: usize = 4;
 
 /// How the kernel is compiled; kernels/attention_prefill_wgmma.cu has the same.
 #[derive(Debug, Clone, Copy)]
@@ -140,11 +138,11 @@ impl Kernels {
     ) -> Result<(), RunnerError> {
         let (head_dim, page_size) = (p.head_dim as usize, p.page_size as usize);
         Self::supports(head_dim, page_size)?;
-        let few = FEW_WORKS * self.sms;
+        // Large works cost less, but only if no SM is left without one.
         let mut largest_first = self.prefill_forms(dtype, head_dim).rev();
-        let many = largest_first.find(|(_, form)| form.works(p) as usize >= few);
+        let enough = largest_first.find(|(_, form)| form.works(p) as usize >= self.sms);
         let smallest = || self.prefill_forms(dtype, head_dim).next();
-        let Some((function, form)) = many.or_else(smallest) else {
+        let Some((function, form)) = enough.or_else(smallest) else {
             return Err(RunnerError::Unavailable(format!(
                 "the CUDA kernel attention_prefill_wgmma is for f16 and bf16 and heads of 64 and 128 \
                  on Hopper, not for {dtype} and {head_dim} here"
