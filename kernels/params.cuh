@@ -7,6 +7,11 @@
 #include <cstddef>
 #include <cstdint>
 
+// The driver's CUtensorMap. A kernel finds it in a `__grid_constant__` parameter.
+struct alignas(128) TensorMap {
+    uint64_t opaque[16];
+};
+
 template <typename T>
 struct EmbeddingParams {
     float* x;
@@ -132,10 +137,23 @@ struct AttentionPrefillParams {
     int32_t page_size;
     int32_t page_stride;
     float scale;
+    int32_t tokens;
+    int32_t max_kv_len;
 };
-static_assert(sizeof(AttentionPrefillParams<float>) == 88);
+static_assert(sizeof(AttentionPrefillParams<float>) == 96);
 static_assert(offsetof(AttentionPrefillParams<float>, rows) == 56);
-static_assert(offsetof(AttentionPrefillParams<float>, scale) == 84);
+static_assert(offsetof(AttentionPrefillParams<float>, tokens) == 88);
+
+template <typename T>
+struct AttentionPrefillWgmmaParams {
+    TensorMap kv;
+    TensorMap q;
+    AttentionPrefillParams<T> attention;
+    int32_t lines_at_once;
+};
+static_assert(sizeof(AttentionPrefillWgmmaParams<uint16_t>) == 384);
+static_assert(offsetof(AttentionPrefillWgmmaParams<uint16_t>, attention) == 256);
+static_assert(offsetof(AttentionPrefillWgmmaParams<uint16_t>, lines_at_once) == 352);
 
 template <typename T>
 struct AttentionDecodeParams {
@@ -160,11 +178,6 @@ struct AttentionDecodeParams {
 static_assert(sizeof(AttentionDecodeParams<float>) == 104);
 static_assert(offsetof(AttentionDecodeParams<float>, rows) == 64);
 static_assert(offsetof(AttentionDecodeParams<float>, scale) == 96);
-
-// The driver's CUtensorMap. A kernel finds it in a `__grid_constant__` parameter.
-struct alignas(128) TensorMap {
-    uint64_t opaque[16];
-};
 
 template <typename T>
 struct HeadParams {

@@ -12,7 +12,7 @@ use batchlab::runner::cuda::ops::{
 use batchlab::runner::{Dtype, RunnerError};
 use cudarc::driver::CudaStream;
 
-use crate::attention::{Heads, attention_decode, attention_prefill, scattered};
+use crate::attention::{Heads, Prompts, attention_decode, attention_prefill, scattered};
 use crate::device::{Buffer, Device};
 
 /// One launch over buffers that it owns.
@@ -119,15 +119,22 @@ pub fn all(sms: usize) -> Vec<Case> {
         (1, 32, 8192, 128),
         (1, 32, 16384, 128),
     ] {
-        cases.push(attention_prefill(
-            Heads {
+        let heads = Heads {
+            query_heads: heads,
+            kv_heads: heads,
+            head_dim,
+        };
+        cases.push(attention_prefill(heads, Prompts::equal(rows, len)));
+    }
+    for (heads, head_dim) in [(12, 64), (32, 128)] {
+        for prompts in [Prompts::mixed(), Prompts::padded()] {
+            let heads = Heads {
                 query_heads: heads,
                 kv_heads: heads,
                 head_dim,
-            },
-            rows,
-            len,
-        ));
+            };
+            cases.push(attention_prefill(heads, prompts));
+        }
     }
     for rows in [1, 8, 64, 256] {
         cases.push(argmax(rows));

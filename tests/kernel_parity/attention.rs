@@ -6,7 +6,7 @@ use batchlab::runner::cuda::ops::attention_decode::split;
 
 use crate::attention_cases::{Case, Row, Shape};
 use crate::check::{Tolerance, assert_close, difference};
-use crate::device::{DTYPES, Gpu, Inputs, gpu};
+use crate::device::{DTYPES, Gpu, Inputs, gpu, quick};
 
 /// Weights of a softmax over normal values, rounded to T before they meet V: their errors average
 /// out, so the worst is a few units in the last place of a value near 1.
@@ -20,17 +20,20 @@ fn tolerance(dtype: Dtype) -> Tolerance {
 
 fn check_prefill(gpu: &Gpu, inputs: &mut Inputs, shape: &Shape) {
     let case = Case::random(inputs, shape, 1.0);
-    let out = case.prefill(gpu);
-    assert_close(
-        &format!("prefill {shape:?}"),
-        &out,
-        &case.reference(),
-        tolerance(shape.dtype),
-    );
-    assert!(
-        bits(&out) == bits(&case.prefill(gpu)),
-        "{shape:?}: two runs differ"
-    );
+    let reference = case.reference();
+    for kernel in shape.prefills(gpu) {
+        let out = case.prefill(gpu, kernel);
+        assert_close(
+            &format!("prefill {kernel:?} {shape:?}"),
+            &out,
+            &reference,
+            tolerance(shape.dtype),
+        );
+        assert!(
+            bits(&out) == bits(&case.prefill(gpu, kernel)),
+            "{kernel:?} {shape:?}: two runs differ"
+        );
+    }
 }
 
 fn check_decode(gpu: &Gpu, inputs: &mut Inputs, shape: &Shape) {
@@ -134,6 +137,42 @@ fn prefill_of_long_and_of_many_rows() {
             );
             let many = (0..64).map(|b| Row::prompt(1 + (b * 7) % 90)).collect();
             check_prefill(gpu, &mut inputs, &shape(many));
+        }
+    }
+}
+
+/// More tiles of queries than a GPU has SMs, so that a block of the persistent kernel takes several:
+/// rows of a few queries after many keys, padding that ends within a tile or after one, and rows whose
+/// last tile has queries for some warpgroups only.
+#[test]
+fn prefill_of_more_tiles_than_blocks() {
+    let Some(gpu) = gpu() else { return };
+    let mut inputs = Inputs::fresh();
+    let rows = if quick() { 24 } else { 48 };
+    for dtype in [Dtype::F16, Dtype::BF16] {
+        for (head_dim, page_size) in [(64, 32), (128, 8), (64, 256), (128, 128)] {
+            let rows = (0..rows).map(|b| {
+                let len = 1 + b * 37 % 400;
+                match b % 4 {
+                    0 => Row::prompt(len),
+                    1 => Row::prompt(len).left_padded(b * 91 % len),
+                    2 => Row::prompt(400).left_padded(b * 61 % 400),
+                    _ => Row {
+                        query_len: 1 + b % 70,
+                        kv_start: b,
+                        kv_len: 200 + b * 13,
+                    },
+                }
+            });
+            let shape = Shape {
+                dtype,
+                rows: rows.collect(),
+                query_heads: 8,
+                kv_heads: 2,
+                head_dim,
+                page_size,
+            };
+            check_prefill(gpu, &mut inputs, &shape);
         }
     }
 }
@@ -246,7 +285,10 @@ fn huge_scores_select_one_key() {
             for split in case.splits() {
                 assert_eq!(case.decode(gpu, split), expected, "decode {dtype:?} {sign}");
             }
-            assert_eq!(case.prefill(gpu), expected, "prefill {dtype:?} {sign}");
+            for kernel in shape.prefills(gpu) {
+                let out = case.prefill(gpu, kernel);
+                assert_eq!(out, expected, "prefill {kernel:?} {dtype:?} {sign}");
+            }
         }
     }
 }
@@ -279,7 +321,9 @@ fn the_scale_is_right() {
             case.kv[values[1]..values[1] + head_dim].fill(1.0);
             let expected = vec![0.75; head_dim];
             let tolerance = Tolerance::rounding(dtype).at_least(1e-4);
-            assert_close("prefill", &case.prefill(gpu), &expected, tolerance);
+            for kernel in shape.prefills(gpu) {
+                assert_close("prefill", &case.prefill(gpu, kernel), &expected, tolerance);
+            }
             for split in case.splits() {
                 assert_close("decode", &case.decode(gpu, split), &expected, tolerance);
             }
@@ -341,10 +385,13 @@ fn a_row_depends_on_no_other() {
             other.refill(&mut inputs, 0);
             other.refill(&mut inputs, 2);
             let row = shape.offset(kept)..shape.offset(kept + 1);
-            assert!(
-                bits(&case.prefill(gpu)[row.clone()]) == bits(&other.prefill(gpu)[row]),
-                "prefill {dtype:?}"
-            );
+            for kernel in shape.prefills(gpu) {
+                let (a, b) = (case.prefill(gpu, kernel), other.prefill(gpu, kernel));
+                assert!(
+                    bits(&a[row.clone()]) == bits(&b[row.clone()]),
+                    "prefill {kernel:?} {dtype:?}"
+                );
+            }
 
             let steps = vec![
                 Row::decode(300),

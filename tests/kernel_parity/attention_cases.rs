@@ -3,10 +3,18 @@
 use batchlab::kv::KvLayout;
 use batchlab::runner::Dtype;
 use batchlab::runner::cpu::ops::{self, AttentionRow};
+use batchlab::runner::cuda::kernels::Kernels;
 use batchlab::runner::cuda::ops as cuda;
 use batchlab::runner::cuda::ops::attention_decode::{Split, TILE};
 
 use crate::device::{Gpu, Inputs};
+
+/// The kernels of one contract.
+#[derive(Debug, Clone, Copy)]
+pub enum Prefill {
+    Mma,
+    Wgmma,
+}
 
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
@@ -57,6 +65,15 @@ impl Shape {
     /// Elements of one token's queries.
     pub fn width(&self) -> usize {
         self.query_heads * self.head_dim
+    }
+
+    /// Those that can run it here.
+    pub fn prefills(&self, gpu: &Gpu) -> Vec<Prefill> {
+        let mut kernels = vec![Prefill::Mma];
+        if (gpu.kernels).has_attention_prefill_wgmma(self.dtype, self.head_dim) {
+            kernels.push(Prefill::Wgmma);
+        }
+        kernels
     }
 
     fn layout(&self) -> KvLayout {
@@ -184,8 +201,8 @@ impl Case {
         out
     }
 
-    /// The prefill kernel's output. Checks that it writes its tokens only and leaves the slab alone.
-    pub fn prefill(&self, gpu: &Gpu) -> Vec<f32> {
+    /// A prefill kernel's output. Checks that it writes its tokens only and leaves the slab alone.
+    pub fn prefill(&self, gpu: &Gpu, kernel: Prefill) -> Vec<f32> {
         let shape = &self.shape;
         let mut query_start = vec![0];
         for row in &shape.rows {
@@ -209,10 +226,14 @@ impl Case {
                 page_size: shape.page_size as i32,
                 page_stride: self.page_stride as i32,
                 scale: self.scale,
+                tokens: shape.tokens() as i32,
+                max_kv_len: shape.longest_kv() as i32,
             };
-            gpu.kernels
-                .attention_prefill(&gpu.stream, shape.dtype, &params)
-                .unwrap();
+            let launch = match kernel {
+                Prefill::Mma => Kernels::attention_prefill,
+                Prefill::Wgmma => Kernels::attention_prefill_wgmma,
+            };
+            launch(&gpu.kernels, &gpu.stream, shape.dtype, &params).unwrap();
         })
     }
 

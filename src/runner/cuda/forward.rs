@@ -159,9 +159,14 @@ impl Forward<'_> {
             page_size: n.layout.page_size as i32,
             page_stride: self.inputs.page_stride as i32,
             scale: n.attention_scale(),
+            tokens: self.shape.tokens as i32,
+            max_kv_len: self.shape.max_kv_len as i32,
         };
-        n.kernels
-            .attention_prefill(&self.device.stream, n.dtype, &p)
+        let (kernels, stream) = (&n.kernels, &self.device.stream);
+        match kernels.prefers_attention_prefill_wgmma(n.dtype, &p) {
+            true => kernels.attention_prefill_wgmma(stream, n.dtype, &p),
+            false => kernels.attention_prefill(stream, n.dtype, &p),
+        }
     }
 
     fn attend_decode(&self, layer: usize) -> Result<(), RunnerError> {

@@ -17,6 +17,7 @@ use cudarc::nvrtc::Ptx;
 
 use super::fatbins;
 use super::ops::DeviceParams;
+use super::ops::attention_prefill_wgmma::Form;
 use super::ops::{attention_prefill, head, linear_portable, linear_small, linear_tiled};
 use crate::runner::{Dtype, RunnerError};
 
@@ -117,6 +118,8 @@ pub struct Kernels {
     pub(super) head_portable: PerDtype<PerTile<Function>>,
     pub(super) kv_append: PerDtype<Function>,
     pub(super) attention_prefill: PerDtype<PerHeadDim<Function>>,
+    /// One function for each of [`Form::ALL`].
+    pub(super) attention_prefill_wgmma: PerHalf<[Function; Form::ALL.len()]>,
     pub(super) attention_decode: PerDtype<PerHeadDim<PerGroup<Function>>>,
     pub(super) attention_decode_combine: PerDtype<Function>,
     pub(super) penalise: Function,
@@ -168,6 +171,13 @@ impl Kernels {
                 bf16: of(Dtype::BF16)?,
             })
         };
+        let attention_prefill_wgmma = |dtype: Dtype| {
+            per_size(Form::ALL, |form| {
+                let (d, g) = (form.head_dim, form.groups);
+                let stem = "attention_prefill_wgmma";
+                modules.function(stem, &format!("{stem}_{dtype}_d{d}_g{g}"))
+            })
+        };
         let sms = context
             .attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
             .map_err(|e| device_error(context, "cuDeviceGetAttribute", e))?;
@@ -197,6 +207,10 @@ impl Kernels {
                     modules.function(stem, &format!("{stem}_{dtype}_d{d}"))
                 })
             })?,
+            attention_prefill_wgmma: PerHalf {
+                f16: attention_prefill_wgmma(Dtype::F16)?,
+                bf16: attention_prefill_wgmma(Dtype::BF16)?,
+            },
             attention_decode: PerDtype::resolve(|dtype| {
                 per_size(HEAD_DIMS, |d| {
                     per_size(GROUPS, |g| {
@@ -260,6 +274,12 @@ impl Kernels {
         for dtype in [Dtype::F16, Dtype::BF16] {
             for (function, d) in self.attention_prefill.get(dtype).iter().zip(HEAD_DIMS) {
                 allow(function, attention_prefill::shared_bytes(d))?;
+            }
+            let prefill = &self.attention_prefill_wgmma;
+            let prefill = prefill.get(dtype).into_iter().flatten().zip(Form::ALL);
+            // Other GPUs' SMs have less shared memory than this.
+            for (function, form) in prefill.filter(|(function, _)| function.has_wgmma()) {
+                allow(function, form.shared_bytes())?;
             }
             let linear_small = self.linear_small.get(dtype).into_iter().flatten();
             for (functions, rows) in linear_small.zip(linear_small::ROWS) {

@@ -65,7 +65,11 @@ pub fn paths(ordinal: usize) -> Result<Paths, RunnerError> {
         false => "argmax of the logits",
     };
     path("greedy tokens", greedy);
-    path("attention of prompts", "attention_prefill (mma.sync)");
+    let prompts = match kernels.has_attention_prefill_wgmma(dtype, 64) {
+        true => "attention_prefill_wgmma (heads of 64 and 128)",
+        false => "attention_prefill (mma.sync)",
+    };
+    path("attention of prompts", prompts);
     path("attention of one token", "attention_decode (CUDA cores)");
     Ok(Paths {
         device: device.name.clone(),

@@ -39,12 +39,17 @@ pub struct AttentionPrefillParams {
     pub page_stride: i32,
     /// Of the scores: 1/√D.
     pub scale: f32,
+    /// T
+    pub tokens: i32,
+    /// At least the longest row's keys.
+    pub max_kv_len: i32,
 }
 
-mirrored!(AttentionPrefillParams, 88, {
+mirrored!(AttentionPrefillParams, 96, {
     out: 0, q: 8, kv: 16, page_table: 24, query_start: 32, kv_start: 40, kv_len: 48,
     rows: 56, max_query_len: 60, query_heads: 64, kv_heads: 68, head_dim: 72, page_size: 76,
-    page_stride: 80, scale: 84,
+    page_stride: 80, scale: 84, tokens: 88,
+    max_kv_len: 92,
 });
 
 /// Queries of one warp of the tensor-core kernel.

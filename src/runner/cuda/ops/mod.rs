@@ -9,6 +9,7 @@ pub mod advance_rows;
 pub mod argmax;
 pub mod attention_decode;
 pub mod attention_prefill;
+pub mod attention_prefill_wgmma;
 pub mod bias_activation;
 pub mod embedding;
 pub mod head;
