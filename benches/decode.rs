@@ -93,7 +93,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let (total, prefill) = (median(totals), median(prefills));
         let step_ms = 1e3 * (total - prefill).max(0.0) / (args.new_tokens - 1) as f64;
         let tok_s = (batch * args.new_tokens) as f64 / total;
-        let host = Pace::of(&steps).ok_or("no step only decodes")?.host_us_per_step;
+        let host = Pace::of(&steps)
+            .ok_or("no step only decodes")?
+            .host_us_per_step;
         println!(
             "{} B {batch:<4} total {:9.3} ms  prefill {:8.3} ms  step {step_ms:8.4} ms  {tok_s:9.1} tok/s",
             args.model,

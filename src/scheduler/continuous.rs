@@ -87,7 +87,8 @@ impl Scheduler {
 
     /// Gives every decoding row a token, and the page for it where its last one is full.
     fn grow(&mut self, now: Duration) {
-        while self.lacking_pages() > self.pool.free() {
+        // Counted only where they may be too few.
+        while self.rows.len() > self.pool.free() && self.lacking_pages() > self.pool.free() {
             self.preempt_youngest(now);
         }
         for &key in &self.rows {

@@ -189,11 +189,14 @@ impl Scheduler {
     pub fn plan(&mut self, plan: &mut StepPlan) -> StepShape {
         let mut step = StepWriter::over(plan);
         let mut takers = Vec::with_capacity(self.rows.len() + self.prefilling.len());
+        let mut moved = false;
         for &key in self.rows.iter().chain(&self.prefilling) {
             let row = &mut self.sequences[key];
             if row.query_len > 0 {
+                let phase = row.phase;
                 row.put(&mut step);
                 takers.push(row.expect_token().then_some(key));
+                moved |= row.phase != phase;
             }
         }
         let shape = StepShape {
@@ -203,7 +206,9 @@ impl Scheduler {
             ..step.finish()
         };
         self.under_way.push_back(takers);
-        self.retire();
+        if moved {
+            self.retire();
+        }
         shape
     }
 

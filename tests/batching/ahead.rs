@@ -38,11 +38,14 @@ fn cases() -> impl Strategy<Value = Case> {
     let load = prop_oneof![
         Just(Load::Offline),
         (1usize..12).prop_map(|concurrency| Load::Closed { concurrency }),
-        (1f64..2000.0, 0.2f64..4.0)
-            .prop_map(|(rate, burstiness)| Load::Open { rate, burstiness }),
+        (1f64..2000.0, 0.2f64..4.0).prop_map(|(rate, burstiness)| Load::Open { rate, burstiness }),
     ];
     (
-        prop_oneof![Just(Kind::Static), Just(Kind::Dynamic), Just(Kind::Continuous)],
+        prop_oneof![
+            Just(Kind::Static),
+            Just(Kind::Dynamic),
+            Just(Kind::Continuous)
+        ],
         1usize..9,
         prop_oneof![Just(Padding::Padded), Just(Padding::Ragged)],
         20usize..60,

@@ -191,7 +191,9 @@ fn check(schedule: &Schedule) -> (usize, usize) {
     for request in &all {
         let (end, ended) = &seen.ended[&request.id];
         let wanted = expected(request);
-        let stops = wanted.last().is_some_and(|t| request.stop_tokens.contains(t));
+        let stops = wanted
+            .last()
+            .is_some_and(|t| request.stop_tokens.contains(t));
         match ended.reason {
             FinishReason::Cancelled => assert!(wanted.starts_with(&ended.output)),
             reason => {

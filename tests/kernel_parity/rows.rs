@@ -145,8 +145,14 @@ fn check(gpu: &Gpu, inputs: &mut Inputs, case: &Case) {
     assert_eq!(gpu.read_ints(&device_state), expected, "{case:?}");
     assert_eq!(gpu.read_ints(&index), written(kv_index), "{case:?}");
     assert_eq!(gpu.read_ints(&position), written(positions), "{case:?}");
-    let next = [1 - case.turn, (1 << 20) + case.turn * 4 * at.capacity as u64];
-    assert_eq!(gpu.read_bytes(&turn), bytemuck::cast_slice::<u64, u8>(&next));
+    let next = [
+        1 - case.turn,
+        (1 << 20) + case.turn * 4 * at.capacity as u64,
+    ];
+    assert_eq!(
+        gpu.read_bytes(&turn),
+        bytemuck::cast_slice::<u64, u8>(&next)
+    );
     if !case.decode {
         assert_eq!(gpu.read_ints(&ids), expected_ids, "{case:?}");
         assert_eq!(gpu.read_ints(&row), written(token_row), "{case:?}");

@@ -138,7 +138,9 @@ impl Inputs {
             .collect();
         // SAFETY: `identity` holds as many words.
         unsafe { device.upload(places.identity, &identity) }?;
-        let pairs = places.rows.count().max(ADVANCE_THREADS);
+        // Every word, and once more every token.
+        let pairs = places.rows.count() + places.rows.capacity;
+        let pairs = pairs.max(ADVANCE_THREADS);
         let prompts = (places.positions - places.query_start) as usize / 4;
         Ok(Self {
             mirror: RowMirror::zeroed(places.rows),

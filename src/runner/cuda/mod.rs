@@ -212,7 +212,8 @@ impl CudaRunner {
         if let Some(timer) = &self.timer {
             timer.end(&self.device)?;
         }
-        self.device.record(&self.ends[self.pipeline.inputs.next_half()])
+        self.device
+            .record(&self.ends[self.pipeline.inputs.next_half()])
     }
 
     /// Captures a step that was just launched, for the next of its shape.
