@@ -186,7 +186,7 @@ struct HeadParams {
     float* logits;
     uint64_t* best;
     int32_t* out;
-    int32_t* host_out;
+    int32_t* const* host_out;
     int32_t m;
     int32_t rows;
     int32_t vocab;
@@ -201,7 +201,7 @@ static_assert(offsetof(HeadParams<uint16_t>, stride) == 304);
 struct ArgmaxParams {
     const float* logits;
     int32_t* out;
-    int32_t* host_out;
+    int32_t* const* host_out;
     int32_t rows;
     int32_t vocab;
     int32_t stride;
@@ -230,7 +230,7 @@ struct SampleParams {
     const uint64_t* seed;
     const int32_t* sample_index;
     int32_t* out;
-    int32_t* host_out;
+    int32_t* const* host_out;
     int32_t rows;
     int32_t vocab;
     int32_t stride;
@@ -239,21 +239,33 @@ static_assert(sizeof(SampleParams) == 80);
 static_assert(offsetof(SampleParams, rows) == 64);
 static_assert(offsetof(SampleParams, stride) == 72);
 
+// Which half of the host's buffers the next step has, and where the last one's tokens go.
+struct Turn {
+    int32_t half;
+    int32_t* host_tokens;
+};
+static_assert(sizeof(Turn) == 16);
+static_assert(offsetof(Turn, host_tokens) == 8);
+
 struct AdvanceRowsParams {
     const int32_t* differences;
+    Turn* turn;
+    int32_t* host_tokens;
     int32_t* state;
     const int32_t* tokens;
+    int32_t* token_ids;
     int32_t* kv_index;
     int32_t* positions;
     int32_t* token_row;
     int32_t* last_token;
     const int32_t* query_start;
+    int32_t half;
     int32_t capacity;
     int32_t rows;
 };
-static_assert(sizeof(AdvanceRowsParams) == 72);
-static_assert(offsetof(AdvanceRowsParams, query_start) == 56);
-static_assert(offsetof(AdvanceRowsParams, rows) == 68);
+static_assert(sizeof(AdvanceRowsParams) == 104);
+static_assert(offsetof(AdvanceRowsParams, query_start) == 80);
+static_assert(offsetof(AdvanceRowsParams, rows) == 96);
 
 template <typename T>
 struct RandomFillParams {

@@ -1,5 +1,7 @@
-//! One engine step: decide, reserve, plan, execute, apply.
+//! One engine step: decide, reserve, plan and submit for as long as the runner takes steps, then
+//! collect the oldest of them and deliver its tokens.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::batching::{Batching, Decision, Policy, Queue, QueueFull, QueueState};
@@ -42,10 +44,10 @@ pub enum Next {
     WaitForArrival,
 }
 
-/// What one step did.
+/// What came of one step.
 #[derive(Debug)]
 pub struct Progress {
-    /// Tokens delivered, in row order.
+    /// Tokens delivered, in row order; none where all of the step's requests had ended before.
     pub tokens: Vec<(RequestId, u32)>,
     pub finished: Vec<Finished>,
     pub next: Next,
@@ -65,8 +67,12 @@ pub struct Engine<'a> {
     queue: Queue,
     scheduler: Scheduler,
     more_expected: bool,
-    /// Of the last step; the next one is written over it.
+    /// Of the last step submitted; the next one is written over it.
     plan: StepPlan,
+    /// Steps submitted and not collected, the oldest first.
+    under_way: VecDeque<StepRecord>,
+    /// When the last one was collected.
+    last_end: Duration,
     records: Records,
 }
 
@@ -93,6 +99,8 @@ impl<'a> Engine<'a> {
             queue: Queue::bounded(config.max_queue_size),
             more_expected: true,
             plan: StepPlan::default(),
+            under_way: VecDeque::new(),
+            last_end: Duration::ZERO,
             records: Records::default(),
         }
     }
@@ -137,29 +145,46 @@ impl<'a> Engine<'a> {
     }
 
     pub fn step(&mut self) -> Result<Progress, RunnerError> {
-        let now = self.clock.now();
-        let mut finished = self.expire(now);
-        let decision = self.decide(now);
-        self.reserve(decision, now);
-        if !self.scheduler.is_running() {
+        let begin = self.clock.now();
+        let mut finished = self.expire(begin);
+        let decision = self.go_ahead()?;
+        let Some(mut record) = self.under_way.pop_front() else {
             return Ok(Progress {
                 tokens: Vec::new(),
                 finished,
                 next: self.wait(decision),
             });
-        }
-        let mut record = self.plan(now);
-        let tokens = self.execute(&mut record)?;
+        };
+        let tokens = self.collect(&mut record)?;
         let end = record.start + record.duration;
-        let tokens = self.scheduler.apply(&tokens, end, &mut finished);
-        record.host = (self.clock.now() - record.start).saturating_sub(record.compute);
+        let delivered = self.scheduler.deliver(&tokens, end, &mut finished);
+        record.shape.idle_rows += delivered.dropped;
+        record.host = (self.clock.now() - begin).saturating_sub(record.compute);
         self.records.steps.push(record);
         self.close_if_ended(end);
         Ok(Progress {
-            tokens,
+            tokens: delivered.tokens,
             finished,
             next: Next::Step,
         })
+    }
+
+    /// Submits steps until the runner has as many as it takes, or the next one cannot be planned yet.
+    /// Gives the last decision.
+    fn go_ahead(&mut self) -> Result<Decision, RunnerError> {
+        let mut decision = Decision::Hold;
+        while self.under_way.len() < self.runner.depth() && self.scheduler.can_plan() {
+            let now = self.clock.now();
+            decision = self.decide(now);
+            self.reserve(decision, now);
+            if !self.scheduler.is_running() {
+                break;
+            }
+            let record = self.plan(now);
+            self.runner.submit(&self.plan)?;
+            self.under_way.push_back(record);
+        }
+        Ok(decision)
     }
 
     fn expire(&mut self, now: Duration) -> Vec<Finished> {
@@ -214,20 +239,35 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn execute(&mut self, record: &mut StepRecord) -> Result<Vec<u32>, RunnerError> {
-        let output = self.runner.execute(&self.plan)?;
+    fn collect(&mut self, record: &mut StepRecord) -> Result<Vec<u32>, RunnerError> {
+        let output = self.runner.collect()?;
+        let end = self.clock.now();
+        // A step begins where the one before ends, however early it was planned.
+        record.start = record.start.max(self.last_end);
+        record.duration = end.saturating_sub(record.start);
         record.compute = output.compute;
-        record.duration = self.clock.now().saturating_sub(record.start);
+        record.device = output.device;
+        self.last_end = end;
         Ok(output.tokens)
     }
 
     /// A request-level batch ends as a whole.
     fn close_if_ended(&mut self, now: Duration) {
         if self.policy.batching() == Batching::RequestLevel
-            && !self.scheduler.is_running()
+            && self.scheduler.admits()
             && let Some(batch) = self.records.batches.last_mut()
         {
             batch.end.get_or_insert(now);
+        }
+    }
+}
+
+/// Leaves the runner with nothing under way, for the next engine.
+impl Drop for Engine<'_> {
+    fn drop(&mut self) {
+        for _ in self.under_way.drain(..) {
+            // Nobody is left to be told of an error; a device that is lost says so again.
+            let _ = self.runner.collect();
         }
     }
 }

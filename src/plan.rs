@@ -6,6 +6,8 @@
 //! A plan says nothing of policies or padding modes. Padding is data: a left-padded row simply has
 //! `kv_start > 0`, and its padded positions are tokens like any other, computed and masked.
 
+use std::time::Duration;
+
 use crate::sampling::Sampling;
 
 /// One row (sequence) of a step.
@@ -25,6 +27,10 @@ pub struct RowPlan {
     pub penalised: Vec<u32>,
     /// Counter of the sampling generator: tokens this request has generated so far.
     pub sample_index: u32,
+    /// The row of the step before that this one goes on from: its only token is the one that was
+    /// chosen there. While that is not on the host yet, `token_ids` has 0 in its place; a runner
+    /// meets this only with several steps under way.
+    pub follows: Option<u32>,
 }
 
 impl RowPlan {
@@ -69,9 +75,21 @@ impl StepPlan {
 pub struct StepOutput {
     /// `[B]` the next token of every row.
     pub tokens: Vec<u32>,
-    /// Time of this step spent computing: waiting for the device, or the CPU runner's own
-    /// arithmetic. The rest of the step is the host's work.
-    pub compute: std::time::Duration,
+    /// Time that the caller waited for this step: for the device, or the CPU runner's own
+    /// arithmetic. The rest is the host's work.
+    pub compute: Duration,
+    /// What the device's own clock says, from a runner that was asked to
+    /// [`time_steps`](crate::runner::Runner::time_steps).
+    pub device: Option<DeviceTime>,
+}
+
+/// One step by the device's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceTime {
+    /// From the first of the step's work to the last.
+    pub busy: Duration,
+    /// From the end of the step before; none for the first.
+    pub idle: Option<Duration>,
 }
 
 #[cfg(test)]
@@ -97,6 +115,7 @@ mod tests {
                 sampling: Sampling::GREEDY,
                 penalised: Vec::new(),
                 sample_index: 0,
+                follows: None,
             };
             let queries = kv_len - query_len..kv_len;
             let keys = queries.flat_map(|q| (kv_start..kv_len).filter(move |&k| k <= q));
@@ -114,6 +133,7 @@ mod tests {
             sampling: Sampling::GREEDY,
             penalised: Vec::new(),
             sample_index: 0,
+            follows: None,
         };
         assert_eq!(row.positions().collect::<Vec<_>>(), [0, 0, 1, 2]);
     }

@@ -92,6 +92,7 @@ fn step(runner: &mut dyn Runner, rows: &mut [&mut Row], chunk: usize) {
             sampling: Sampling::GREEDY,
             penalised: Vec::new(),
             sample_index: 0,
+            follows: None,
         });
     }
     let tokens = runner.execute(&plan).unwrap().tokens;
@@ -354,6 +355,7 @@ fn a_plan_out_of_bounds_is_an_error() {
             sampling: Sampling::GREEDY,
             penalised: Vec::new(),
             sample_index: 0,
+            follows: None,
         }],
     };
     assert!(matches!(runner.execute(&plan), Err(RunnerError::Plan(_))));

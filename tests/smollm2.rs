@@ -105,6 +105,7 @@ impl Batch {
                 sampling: Sampling::GREEDY,
                 penalised: Vec::new(),
                 sample_index: 0,
+                follows: None,
             });
         }
         plan

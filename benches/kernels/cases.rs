@@ -364,7 +364,8 @@ fn head(rows: usize, channels: usize, vocab: usize) -> Case {
             let x = d.random(DTYPE, rows * channels, 1.0)?;
             let e = d.random(DTYPE, stride * channels, 1.0)?;
             let best = d.raw(&vec![0; 8 * (1 + rows)])?;
-            let (out, copy) = (d.ints(&vec![0; rows])?, d.ints(&vec![0; rows])?);
+            let out = d.ints(&vec![0; rows])?;
+            let out_at = d.raw(bytemuck::bytes_of(&out.ptr()))?;
             Ok(Box::new(move |d| {
                 let p = HeadParams {
                     x: x.ptr(),
@@ -372,7 +373,7 @@ fn head(rows: usize, channels: usize, vocab: usize) -> Case {
                     logits: 0,
                     best: best.ptr(),
                     out: out.ptr(),
-                    host_out: copy.ptr(),
+                    host_out: out_at.ptr(),
                     rows: rows as i32,
                     vocab: vocab as i32,
                     channels: channels as i32,
@@ -392,12 +393,13 @@ fn argmax(rows: usize) -> Case {
         flop: None,
         prepare: Box::new(move |d, _| {
             let logits = d.random(Dtype::F32, rows * LOGITS_STRIDE, 10.0)?;
-            let (out, copy) = (d.ints(&vec![0; rows])?, d.ints(&vec![0; rows])?);
+            let out = d.ints(&vec![0; rows])?;
+            let out_at = d.raw(bytemuck::bytes_of(&out.ptr()))?;
             Ok(Box::new(move |d| {
                 let p = ArgmaxParams {
                     logits: logits.ptr(),
                     out: out.ptr(),
-                    host_out: copy.ptr(),
+                    host_out: out_at.ptr(),
                     rows: rows as i32,
                     vocab: VOCAB as i32,
                     stride: LOGITS_STRIDE as i32,
@@ -421,7 +423,8 @@ fn sample(rows: usize, top_k: i32, top_p: f32) -> Case {
             let seeds: Vec<u64> = (0..rows as u64).collect();
             let seed = d.raw(bytemuck::cast_slice(&seeds))?;
             let sample_index = d.ints(&vec![1; rows])?;
-            let (out, copy) = (d.ints(&vec![0; rows])?, d.ints(&vec![0; rows])?);
+            let out = d.ints(&vec![0; rows])?;
+            let out_at = d.raw(bytemuck::bytes_of(&out.ptr()))?;
             Ok(Box::new(move |d| {
                 let p = SampleParams {
                     logits: logits.ptr(),
@@ -431,7 +434,7 @@ fn sample(rows: usize, top_k: i32, top_p: f32) -> Case {
                     seed: seed.ptr(),
                     sample_index: sample_index.ptr(),
                     out: out.ptr(),
-                    host_out: copy.ptr(),
+                    host_out: out_at.ptr(),
                     rows: rows as i32,
                     vocab: VOCAB as i32,
                     stride: LOGITS_STRIDE as i32,

@@ -33,6 +33,7 @@ pub fn run(
 ) -> anyhow::Result<()> {
     let ceilings = runner.measure_ceilings().map_err(Error::from)?;
     let network = NetworkSize::of(&job.model.spec, &runner.kv_layout());
+    runner.time_steps(true).map_err(Error::from)?;
     let mut runs = Vec::new();
     for _ in 0..args.num_runs {
         let run = job.silent(runner)?;

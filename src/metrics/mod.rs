@@ -1,5 +1,6 @@
 //! From records to the numbers people compare.
 
+mod pace;
 mod profile;
 mod records;
 mod roofline;
@@ -7,6 +8,7 @@ mod statistics;
 mod summary;
 mod trace;
 
+pub use pace::{DevicePace, Pace};
 pub use profile::{Phase, Profile};
 pub use records::{BatchRecord, RequestTimes, StepRecord};
 pub use roofline::{Bound, Ceilings, NetworkSize, Work};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Bound, Ceilings, NetworkSize, StepRecord, Work};
+use super::{Bound, Ceilings, NetworkSize, Pace, StepRecord, Work};
 use crate::request::Finished;
 
 /// All steps of one kind.
@@ -36,6 +36,8 @@ pub struct Profile {
     pub prefill: Option<Phase>,
     /// None when nothing was generated after the first token.
     pub decode: Option<Phase>,
+    /// Of the steps of `decode`.
+    pub pace: Option<Pace>,
     /// Shares of `e2el_ms` that moving bytes and computing must take, each step counted for the one
     /// that takes longer.
     pub memory_bound_percent: f64,
@@ -83,6 +85,7 @@ impl Profile {
             output_throughput: rate(output_tokens, seconds),
             prefill: phase(true, prompt_tokens),
             decode: phase(false, output_tokens.saturating_sub(finished.len())),
+            pace: Pace::of(steps),
             memory_bound_percent: memory,
             compute_bound_percent: compute,
             neither_percent: (100.0 - memory - compute).max(0.0),

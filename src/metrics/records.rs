@@ -3,19 +3,24 @@
 use std::time::Duration;
 
 use crate::batching::CloseReason;
+use crate::plan::DeviceTime;
 use crate::request::Finished;
 use crate::scheduler::StepShape;
 
 /// One step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StepRecord {
+    /// When it was decided on, or later, when the step before ended: steps do not overlap.
     pub start: Duration,
-    /// Deciding and planning → tokens on the host.
+    /// From there until its tokens were on the host.
     pub duration: Duration,
-    /// Part of `duration` spent computing.
+    /// Part of `duration` in which the host waited for the step.
     pub compute: Duration,
-    /// The host's own work: deciding, planning, launching and applying the tokens.
+    /// The host's own work between two steps' tokens: deciding on, planning and launching this step,
+    /// or, where steps are submitted ahead, the next one, and delivering the tokens.
     pub host: Duration,
+    /// The device's clock, where it was asked.
+    pub device: Option<DeviceTime>,
     pub shape: StepShape,
 }
 

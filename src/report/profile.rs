@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::table::{aligned, empty};
-use crate::metrics::{Bound, Ceilings, Phase, Profile, confidence_interval};
+use crate::metrics::{Bound, Ceilings, Pace, Phase, Profile, confidence_interval};
 use crate::number::{short, whole};
 
 /// The runs of one generation.
@@ -21,7 +21,7 @@ pub struct ProfileReport<'a> {
 type Metric = fn(&Profile) -> Option<f64>;
 
 /// What gets a mean over the runs, and with two or more a confidence interval.
-const METRICS: [(&str, Metric); 11] = [
+const METRICS: [(&str, Metric); 14] = [
     ("e2el_ms", |p| Some(p.e2el_ms)),
     ("output_throughput", |p| Some(p.output_throughput)),
     ("prefill_ms", |p| Some(p.prefill?.ms)),
@@ -33,6 +33,15 @@ const METRICS: [(&str, Metric); 11] = [
     ("memory_bound_percent", |p| Some(p.memory_bound_percent)),
     ("compute_bound_percent", |p| Some(p.compute_bound_percent)),
     ("neither_percent", |p| Some(p.neither_percent)),
+    ("host_us_per_step", |p| {
+        Some(p.pace.as_ref()?.host_us_per_step.mean)
+    }),
+    ("gpu_busy_ms_per_step", |p| {
+        Some(p.pace.as_ref()?.device?.gpu_busy_ms_per_step)
+    }),
+    ("gpu_idle_between_steps_percent", |p| {
+        Some(p.pace.as_ref()?.device?.gpu_idle_between_steps_percent)
+    }),
 ];
 
 impl ProfileReport<'_> {
@@ -93,6 +102,25 @@ fn bound(by: Bound) -> &'static str {
 const ABOVE_THE_COPY: &str =
     "MBU above 100 %: reading alone, or from a cache, is faster than the copy it is compared with";
 
+/// `pace` is the first run's.
+fn pace_line(report: &ProfileReport<'_>, pace: &Pace) -> String {
+    let host = &pace.host_us_per_step;
+    let host = format!(
+        "host's work in a decode step: mean {} µs, median {}, p95 {} in the first run",
+        report.text("host_us_per_step"),
+        short(Some(host.p50)),
+        short(Some(host.p95))
+    );
+    match pace.device {
+        None => host,
+        Some(_) => format!(
+            "{host}\nby the GPU's clock it takes {} ms, and {} % of the time between two ends nothing runs",
+            report.text("gpu_busy_ms_per_step"),
+            report.text("gpu_idle_between_steps_percent")
+        ),
+    }
+}
+
 /// The table and what it says in a sentence.
 pub fn profile(report: &ProfileReport<'_>) -> String {
     let header = [
@@ -147,6 +175,7 @@ pub fn profile(report: &ProfileReport<'_>) -> String {
             report.text("neither_percent")
         ),
     ];
+    lines.extend(first.pace.as_ref().map(|pace| pace_line(report, pace)));
     let mut phases = report.runs.iter().flat_map(|r| [r.prefill, r.decode]);
     if phases.any(|phase| phase.is_some_and(|p| p.mbu_percent > 100.0)) {
         lines.push(ABOVE_THE_COPY.into());
@@ -175,7 +204,7 @@ pub fn profile_json(report: &ProfileReport<'_>, outputs: &[String]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Work;
+    use crate::metrics::{DevicePace, Statistics, Work};
 
     fn run(ms: f64) -> Profile {
         let phase = |steps: usize, ms: f64, tokens: f64| Phase {
@@ -200,6 +229,13 @@ mod tests {
             output_throughput: 32e3 / ms,
             prefill: Some(phase(1, 12_345.6 + ms, 13.0)),
             decode: Some(phase(31, 12_345.6 + ms, 31.0)),
+            pace: Some(Pace {
+                host_us_per_step: Statistics::of(vec![9.0, 11.0], &[]).unwrap(),
+                device: Some(DevicePace {
+                    gpu_busy_ms_per_step: ms / 40.0,
+                    gpu_idle_between_steps_percent: 12.3,
+                }),
+            }),
             memory_bound_percent: 61.0,
             compute_bound_percent: 10.0,
             neither_percent: 29.0,
@@ -230,6 +266,8 @@ mod tests {
             "MBU above 100 %",
             "over 2 runs",
             "12751 ±",
+            "mean 10.00 ±0 µs, median 10.00, p95 10.90",
+            "it takes 10.12 ±1.59 ms, and 12.30 ±0 %",
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
@@ -237,12 +275,16 @@ mod tests {
         assert_eq!(json["over_runs"]["e2el_ms"]["mean"], 405.0);
         assert_eq!(json["profile"]["runs"][0]["decode"]["bound_by"], "memory");
         assert_eq!(json["profile"]["runs"][0]["prefill"]["flop"], 2e9);
+        let pace = &json["profile"]["runs"][0]["pace"];
+        assert_eq!(pace["gpu_idle_between_steps_percent"], 12.3);
+        assert_eq!(json["over_runs"]["host_us_per_step"]["mean"], 10.0);
     }
 
     #[test]
     fn one_token_has_no_decode_and_one_run_no_interval() {
         let mut only = run(400.0);
         only.decode = None;
+        only.pace = None;
         let report = ProfileReport {
             model: "m",
             runner: "CPU",

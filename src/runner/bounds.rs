@@ -127,6 +127,7 @@ mod tests {
             sampling: Sampling::GREEDY,
             penalised: Vec::new(),
             sample_index: 0,
+            follows: None,
         };
         StepPlan {
             token_ids: vec![99, 0, 5],

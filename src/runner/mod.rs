@@ -51,10 +51,28 @@ pub trait Runner {
     /// and of a large matrix product in the runner's type. Takes about a second and needs room
     /// beside the model; call it between steps.
     fn measure_ceilings(&mut self) -> Result<Ceilings, RunnerError>;
-    /// Runs the step and returns the next token of every row.
-    fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, RunnerError>;
-    /// The logits of the last step, `[B, V]` row-major (V without head padding). For tests and
-    /// comparisons: on a GPU it computes them if the step did without, and copies them to the host.
+    /// Steps that may be under way: submitted and not collected.
+    fn depth(&self) -> usize {
+        1
+    }
+    /// Starts a step behind those that are under way, which an error leaves as they are.
+    fn submit(&mut self, plan: &StepPlan) -> Result<(), RunnerError>;
+    /// Waits for the oldest step under way and returns the next token of every row. With an error,
+    /// too, it is under way no more.
+    fn collect(&mut self) -> Result<StepOutput, RunnerError>;
+    /// One step with nothing else under way.
+    fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, RunnerError> {
+        self.submit(plan)?;
+        self.collect()
+    }
+    /// Whether to give every step's [`DeviceTime`](crate::plan::DeviceTime) from now on, where there
+    /// is a device. It costs a little time.
+    fn time_steps(&mut self, _on: bool) -> Result<(), RunnerError> {
+        Ok(())
+    }
+    /// The logits of the last step submitted, `[B, V]` row-major (V without head padding). For tests
+    /// and comparisons: on a GPU it computes them if the step did without, waits, and copies
+    /// them to the host.
     fn logits(&mut self) -> Result<Vec<f32>, RunnerError>;
 }
 
@@ -66,7 +84,7 @@ pub enum RunnerError {
     /// The runner cannot be opened as asked.
     #[error("{0}")]
     Options(String),
-    /// A plan outside the runner's bounds: a bug of the caller.
+    /// A plan outside the runner's bounds, or one too many or too few: a bug of the caller.
     #[error("step plan refused: {0}")]
     Plan(String),
     #[error("{what} needs {needed} bytes, but {device} has {available} bytes free; {remedy}")]
@@ -85,4 +103,14 @@ pub enum RunnerError {
     },
     #[error(transparent)]
     Model(#[from] crate::model::ModelError),
+}
+
+impl RunnerError {
+    fn too_many() -> Self {
+        Self::Plan("as many steps are under way as may be".into())
+    }
+
+    fn none_under_way() -> Self {
+        Self::Plan("no step is under way".into())
+    }
 }

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::sequence::{Phase, Sequence, kv_positions};
-use super::{Admitted, Scheduler};
+use super::{Admitted, Key, Scheduler};
 use crate::batching::{CloseReason, Decision, Queue};
 use crate::kv::Lease;
 use crate::request::Request;
@@ -35,8 +35,8 @@ impl Scheduler {
         let most_rows = self.capacity.max_rows.min(budget);
         self.grow(now);
         budget -= self.rows.len();
-        for row in &mut self.prefilling {
-            budget -= row.share(budget);
+        for &key in &self.prefilling {
+            budget -= self.sequences[key].share(budget);
         }
         while budget > 0
             && let Some(row) = self.resume()
@@ -61,9 +61,9 @@ impl Scheduler {
                 reason = CloseReason::KvFull;
                 break;
             };
-            let mut row = self.start(queue.pop()?, 0, lease, now);
-            budget -= row.share(budget);
-            self.prefilling.push(row);
+            let key = self.start(queue.pop()?, 0, lease, now);
+            budget -= self.sequences[key].share(budget);
+            self.prefilling.push(key);
             size += 1;
         }
         (size > 0).then_some(Admitted {
@@ -81,50 +81,63 @@ impl Scheduler {
     fn most_pages_of_started(&self) -> usize {
         let started = self.rows.iter().chain(&self.prefilling);
         let started = started.chain(&self.preempted);
-        started.map(|row| self.most_pages(&row.request)).sum()
+        let pages = |&key: &Key| self.most_pages(&self.sequences[key].request);
+        started.map(pages).sum()
     }
 
     /// Gives every decoding row a token, and the page for it where its last one is full.
     fn grow(&mut self, now: Duration) {
-        let layout = self.layout;
-        let lacking = |rows: &[Sequence]| rows.iter().filter(|r| r.lacks_page(&layout)).count();
-        while lacking(&self.rows) > self.pool.free() {
+        // Counted only where they may be too few.
+        while self.rows.len() > self.pool.free() && self.lacking_pages() > self.pool.free() {
             self.preempt_youngest(now);
         }
-        for row in &mut self.rows {
+        for &key in &self.rows {
+            let row = &mut self.sequences[key];
             row.query_len = 1;
-            if row.lacks_page(&layout) {
+            if row.lacks_page(&self.layout) {
                 row.lease.grow(1);
             }
         }
     }
 
+    /// Decoding rows whose next token needs a page more.
+    fn lacking_pages(&self) -> usize {
+        let rows = self.rows.iter().map(|&key| &self.sequences[key]);
+        rows.filter(|row| row.lacks_page(&self.layout)).count()
+    }
+
     fn preempt_youngest(&mut self, now: Duration) {
-        let decoding = self.rows.iter().enumerate();
-        let decoding = decoding.max_by_key(|(_, row)| row.order);
-        let prefilling = self.prefilling.last().map(|row| row.order);
-        let row = match decoding {
-            Some((place, row)) if Some(row.order) > prefilling => {
-                Some(self.rows.swap_remove(place))
-            }
+        let order = |&key: &Key| self.sequences[key].order;
+        let decoding = self.rows.iter().map(order).enumerate();
+        let decoding = decoding.max_by_key(|&(_, order)| order);
+        let prefilling = self.prefilling.last().map(order);
+        let key = match decoding {
+            Some((place, order)) if Some(order) > prefilling => Some(self.rows.swap_remove(place)),
             _ => self.prefilling.pop(),
         };
-        if let Some(mut row) = row {
-            row.preempt(now);
-            let at = self.preempted.partition_point(|r| r.order < row.order);
-            self.preempted.insert(at, row);
+        if let Some(key) = key {
+            let of_row = order(&key);
+            let at = self.preempted.partition_point(|key| order(key) < of_row);
+            self.preempted.insert(at, key);
+            self.sequences[key].preempt(now);
             self.preemptions += 1;
         }
     }
 
-    /// The oldest preempted row prefills again, if there are pages for it.
+    /// The oldest preempted row prefills again, if there are pages for it and its tokens are all here.
     fn resume(&mut self) -> Option<&mut Sequence> {
+        let &key = self.preempted.front()?;
+        let row = &self.sequences[key];
+        if row.expected > 0 {
+            return None;
+        }
         // It is one of those that have started.
-        let lease = self.lease_to_start(self.preempted.front()?.known_len(), 0)?;
-        let mut row = self.preempted.pop_front()?;
+        let lease = self.lease_to_start(row.known_len(), 0)?;
+        self.preempted.pop_front();
+        self.prefilling.push(key);
+        let row = &mut self.sequences[key];
         row.resume(lease);
-        self.prefilling.push(row);
-        self.prefilling.last_mut()
+        Some(row)
     }
 
     /// The pages of so many tokens, if that leaves the watermark to the rows that run. One that is
@@ -146,18 +159,20 @@ impl Scheduler {
     /// Rows that ended leave. Their places go to rows whose prompt has just been computed, else to
     /// the last row, so that most rows keep theirs from step to step.
     pub(super) fn retire_rows(&mut self) {
-        let decodes = |row: &mut Sequence| row.phase == Phase::Decode;
-        let mut joining: VecDeque<Sequence> = self.prefilling.extract_if(.., decodes).collect();
-        self.prefilling.retain(|row| row.phase == Phase::Prefill);
-        self.preempted.retain(|row| row.phase == Phase::Preempted);
+        let sequences = &mut self.sequences;
+        let decodes = |&mut key: &mut Key| sequences[key].phase == Phase::Decode;
+        let mut joining: VecDeque<Key> = self.prefilling.extract_if(.., decodes).collect();
+        let mut leaves = |key: Key| sequences[key].leaves();
+        self.prefilling.retain(|&key| !leaves(key));
+        self.preempted.retain(|&key| !leaves(key));
         let mut place = 0;
         while place < self.rows.len() {
-            if self.rows[place].phase == Phase::Ended {
-                let Some(row) = joining.pop_front() else {
+            if leaves(self.rows[place]) {
+                let Some(key) = joining.pop_front() else {
                     self.rows.swap_remove(place);
                     continue;
                 };
-                self.rows[place] = row;
+                self.rows[place] = key;
             }
             place += 1;
         }

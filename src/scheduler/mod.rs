@@ -1,7 +1,12 @@
-//! Turns queued requests into steps: reserves KV pages, builds each `StepPlan`, applies its tokens.
+//! Turns queued requests into steps: reserves KV pages, builds each `StepPlan`, delivers its tokens.
 //!
 //! How rows join, share a step and leave is the policy's [`Batching`]: `request_level.rs` or
-//! `continuous.rs`. What a row is, writing a plan and applying its tokens is the same for both.
+//! `continuous.rs`. What a row is, writing a plan and delivering its tokens is the same for both.
+//!
+//! Once a step is planned its rows are what they will be after it, all but the tokens that it gives:
+//! they are longer by one, and those leave whose last token it is. So the next step can be planned
+//! before the tokens of this one are delivered, and its plan is the same. Only a token that turns out to
+//! end its request comes too late: the row is in the next step once more, and that token is dropped.
 
 mod capacity;
 mod continuous;
@@ -54,6 +59,18 @@ pub struct Admitted {
     pub oldest_arrival: Duration,
 }
 
+/// The tokens of one step, delivered.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// In row order.
+    pub tokens: Vec<(RequestId, u32)>,
+    /// Tokens of requests that had ended when they came.
+    pub dropped: usize,
+}
+
+/// Where a sequence lies from its start until nobody will ask for it again.
+type Key = usize;
+
 #[derive(Debug)]
 pub struct Scheduler {
     pool: PagePool,
@@ -61,12 +78,20 @@ pub struct Scheduler {
     capacity: Capacity,
     batching: Batching,
     padding: Padding,
+    /// All that have started, by key.
+    sequences: Vec<Sequence>,
+    /// Keys of sequences that have ended and are in no step under way; the next to start overwrite
+    /// them.
+    vacant: Vec<Key>,
     /// A whole request-level batch; of continuous batching the rows that decode, in no order of age.
-    rows: Vec<Sequence>,
+    rows: Vec<Key>,
     /// Rows whose prompt is under way, after the others in a step; the oldest first.
-    prefilling: Vec<Sequence>,
+    prefilling: Vec<Key>,
     /// Those that wait to be computed again, the oldest first.
-    preempted: VecDeque<Sequence>,
+    preempted: VecDeque<Key>,
+    /// Of every step planned and not yet delivered, the oldest first: whose token each row's is; none
+    /// where it is nobody's.
+    under_way: VecDeque<Vec<Option<Key>>>,
     /// Of the next request that starts.
     next_order: u64,
     /// Since the last plan.
@@ -88,9 +113,12 @@ impl Scheduler {
             capacity,
             batching,
             padding,
+            sequences: Vec::new(),
+            vacant: Vec::new(),
             rows: Vec::new(),
             prefilling: Vec::new(),
             preempted: VecDeque::new(),
+            under_way: VecDeque::new(),
             next_order: 0,
             preemptions: 0,
         }
@@ -98,12 +126,17 @@ impl Scheduler {
 
     /// There are rows for a step.
     pub fn is_running(&self) -> bool {
-        !(self.rows.is_empty() && self.prefilling.is_empty())
+        self.in_turn().any(|row| !row.is_over())
+    }
+
+    /// Whether the next step depends on no token that is still to come: a repetition penalty does.
+    pub fn can_plan(&self) -> bool {
+        self.in_turn().all(|row| !row.awaits_penalised())
     }
 
     /// Requests may join now.
     pub fn admits(&self) -> bool {
-        self.batching != Batching::RequestLevel || !self.is_running()
+        self.batching != Batching::RequestLevel || self.rows.is_empty()
     }
 
     /// Requests that have started and not left.
@@ -131,56 +164,97 @@ impl Scheduler {
         }
     }
 
-    fn start(&mut self, request: Request, pad: usize, lease: Lease, now: Duration) -> Sequence {
+    fn start(&mut self, request: Request, pad: usize, lease: Lease, now: Duration) -> Key {
         self.next_order += 1;
-        Sequence::start(request, self.next_order, pad, lease, now)
+        let sequence = Sequence::start(request, self.next_order, pad, lease, now);
+        match self.vacant.pop() {
+            Some(key) => {
+                self.sequences[key] = sequence;
+                key
+            }
+            None => {
+                self.sequences.push(sequence);
+                self.sequences.len() - 1
+            }
+        }
     }
 
-    /// Rows of the next step, in its order: those that decode first.
-    fn in_step(&mut self) -> impl Iterator<Item = &mut Sequence> {
-        let rows = self.rows.iter_mut().chain(&mut self.prefilling);
-        rows.filter(|row| row.query_len > 0)
+    /// Those that decode, then those that prefill.
+    fn in_turn(&self) -> impl Iterator<Item = &Sequence> {
+        let keys = self.rows.iter().chain(&self.prefilling);
+        keys.map(|&key| &self.sequences[key])
     }
 
-    /// Writes the next step over `plan`.
+    /// Writes the next step over `plan`, and moves its rows on to where they are after it.
     pub fn plan(&mut self, plan: &mut StepPlan) -> StepShape {
         let mut step = StepWriter::over(plan);
-        for row in self.in_step() {
-            row.put(&mut step);
+        let mut takers = Vec::with_capacity(self.rows.len() + self.prefilling.len());
+        let mut moved = false;
+        for &key in self.rows.iter().chain(&self.prefilling) {
+            let row = &mut self.sequences[key];
+            if row.query_len > 0 {
+                let phase = row.phase;
+                row.put(&mut step);
+                takers.push(row.expect_token().then_some(key));
+                moved |= row.phase != phase;
+            }
         }
-        StepShape {
+        let shape = StepShape {
             kv_pages_used: self.pool.used(),
             kv_pages_total: self.pool.total(),
             preemptions: std::mem::take(&mut self.preemptions),
             ..step.finish()
+        };
+        self.under_way.push_back(takers);
+        if moved {
+            self.retire();
         }
+        shape
     }
 
-    /// Gives every row of the step its token, and lets those go that may leave. Returns the tokens
-    /// delivered.
-    pub fn apply(
+    /// Gives the rows of the oldest step under way their tokens, and ends those whose last it is.
+    pub fn deliver(
         &mut self,
         tokens: &[u32],
         now: Duration,
         finished: &mut Vec<Finished>,
-    ) -> Vec<(RequestId, u32)> {
+    ) -> Delivered {
         let mut delivered = Vec::with_capacity(tokens.len());
-        for (row, &token) in self.in_step().zip(tokens) {
-            if row.takes_token() {
+        let mut dropped = 0;
+        let takers = self.under_way.pop_front().unwrap_or_default();
+        let ended_before = finished.len();
+        for (taker, &token) in takers.into_iter().zip(tokens) {
+            let Some(key) = taker else { continue };
+            let row = &mut self.sequences[key];
+            row.expected -= 1;
+            if row.phase == Phase::Ended {
+                dropped += 1;
+            } else {
                 delivered.push((row.request.id, token));
                 finished.extend(row.take(token, now));
             }
+            if row.is_gone() {
+                self.vacant.push(key);
+            }
         }
-        self.retire();
-        delivered
+        if finished.len() > ended_before {
+            self.retire();
+        }
+        Delivered {
+            tokens: delivered,
+            dropped,
+        }
     }
 
     /// Ends a request that has started.
     pub fn cancel(&mut self, id: RequestId, now: Duration) -> Option<Finished> {
-        let rows = self.rows.iter_mut().chain(&mut self.prefilling);
-        let mut all = rows.chain(&mut self.preempted);
-        let row = all.find(|row| row.request.id == id && row.phase != Phase::Ended)?;
+        let asked = |row: &Sequence| row.request.id == id && row.phase != Phase::Ended;
+        let key = self.sequences.iter().position(asked)?;
+        let row = &mut self.sequences[key];
         let ended = row.end(FinishReason::Cancelled, now);
+        if row.is_gone() {
+            self.vacant.push(key);
+        }
         self.retire();
         Some(ended)
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::sequence::{Phase, kv_positions};
-use super::{Admitted, Padding, Scheduler};
+use super::{Admitted, Key, Padding, Scheduler};
 use crate::batching::{CloseReason, Decision, Queue};
 use crate::request::Request;
 
@@ -18,8 +18,8 @@ impl Scheduler {
         now: Duration,
     ) -> Option<Admitted> {
         let Decision::Take { count, reason } = decision else {
-            for row in &mut self.rows {
-                row.query_len = 1;
+            for &key in &self.rows {
+                self.sequences[key].query_len = 1;
             }
             return None;
         };
@@ -31,9 +31,10 @@ impl Scheduler {
             let pad = self.pad(&request, longest);
             let pages = self.layout.pages_for(kv_positions(&request, pad));
             let lease = self.pool.lease(pages)?;
-            let mut row = self.start(request, pad, lease, now);
+            let key = self.start(request, pad, lease, now);
+            let row = &mut self.sequences[key];
             row.query_len = row.left();
-            self.rows.push(row);
+            self.rows.push(key);
         }
         Some(Admitted {
             size,
@@ -82,8 +83,12 @@ impl Scheduler {
 
     /// Drops the batch once all of its rows have ended.
     pub(super) fn retire_batch(&mut self) {
-        if self.rows.iter().all(|row| row.phase == Phase::Ended) {
-            self.rows.clear();
+        let sequences = &mut self.sequences;
+        let ended = |&key: &Key| sequences[key].phase == Phase::Ended;
+        if self.rows.iter().all(ended) {
+            for key in self.rows.drain(..) {
+                sequences[key].lease.release();
+            }
         }
     }
 }

@@ -12,9 +12,11 @@ use crate::request::{FinishReason, Finished, Request, Stretch};
 pub(super) enum Phase {
     /// Some of its known tokens are not in the KV cache yet.
     Prefill,
-    /// All but its newest token are.
+    /// All but its newest token are, which may still be on its way.
     Decode,
-    /// It has ended.
+    /// Its last token is on its way; no further step has it.
+    Leaving,
+    /// It has ended, and was told so.
     Ended,
     /// It lost its pages and waits to be computed again.
     Preempted,
@@ -34,6 +36,10 @@ pub(super) struct Sequence {
     pub kv_len: usize,
     /// Tokens of the next step; 0 leaves the row out.
     pub query_len: usize,
+    /// Steps under way that give it a token.
+    pub expected: usize,
+    /// Its row in the last step that had it.
+    place: usize,
     output: Vec<u32>,
     penalised: Penalised,
     scheduled: Duration,
@@ -62,6 +68,8 @@ impl Sequence {
             pad,
             kv_len: 0,
             query_len: 0,
+            expected: 0,
+            place: 0,
             output: Vec::new(),
             penalised: Penalised::default(),
             scheduled: now,
@@ -79,19 +87,49 @@ impl Sequence {
         self.request.sampling.repetition_penalty != 1.0
     }
 
-    /// KV positions of all that is known: padding, prompt and output.
-    pub fn known_len(&self) -> usize {
-        self.pad + self.request.prompt.len() + self.output.len()
+    /// Output tokens, those on their way included.
+    fn generated(&self) -> usize {
+        self.output.len() + self.expected
     }
 
-    /// Known tokens that are not in the KV cache: 1 while decoding.
+    /// KV positions of padding, prompt and output, with the tokens on their way.
+    pub fn known_len(&self) -> usize {
+        self.pad + self.request.prompt.len() + self.generated()
+    }
+
+    /// Tokens of these that are not in the KV cache: 1 while decoding.
     pub fn left(&self) -> usize {
         self.known_len() - self.kv_len
     }
 
-    /// Its pages do not hold all that is known.
+    /// Its pages do not hold them all.
     pub fn lacks_page(&self, layout: &KvLayout) -> bool {
-        self.lease.pages().len() < layout.pages_for(self.known_len())
+        self.lease.pages().len() * layout.page_size < self.known_len()
+    }
+
+    /// It needs no step more, at most it idles in some.
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Leaving | Phase::Ended)
+    }
+
+    /// Gives its pages back if it is over; says whether it is. A later step may fill them: it comes
+    /// after all that are under way.
+    pub fn leaves(&mut self) -> bool {
+        let over = self.is_over();
+        if over {
+            self.lease.release();
+        }
+        over
+    }
+
+    /// It has ended and nothing for it is on its way.
+    pub fn is_gone(&self) -> bool {
+        self.phase == Phase::Ended && self.expected == 0
+    }
+
+    /// Its penalty applies to a token that is still on its way.
+    pub fn awaits_penalised(&self) -> bool {
+        self.expected > 0 && self.is_penalised()
     }
 
     /// Takes what is left of it from the next step's budget, or all of the budget; says how much.
@@ -103,7 +141,7 @@ impl Sequence {
     /// Writes the row of the next step.
     pub fn put(&mut self, step: &mut StepWriter<'_>) {
         // A row that idles repeats its last position: it costs what a row costs, and no further page.
-        let idle = self.phase == Phase::Ended;
+        let idle = self.is_over();
         let first = self.kv_len - usize::from(idle);
         step.tokens((first..first + self.query_len).map(|index| self.token(index)));
         self.kv_len = first + self.query_len;
@@ -111,6 +149,8 @@ impl Sequence {
         shape.decode_rows += usize::from(self.phase != Phase::Prefill);
         shape.idle_rows += usize::from(idle);
         shape.padded_tokens += self.pad.saturating_sub(first);
+        let follows = (self.phase == Phase::Decode).then_some(self.place as u32);
+        self.place = step.shape.rows;
         step.row(|row| {
             row.query_len = self.query_len;
             row.kv_start = self.pad;
@@ -120,7 +160,8 @@ impl Sequence {
             row.sampling = self.request.sampling;
             row.penalised.clear();
             row.penalised.extend_from_slice(&self.penalised.tokens);
-            row.sample_index = self.output.len() as u32;
+            row.sample_index = self.generated() as u32;
+            row.follows = follows;
         });
     }
 
@@ -133,26 +174,37 @@ impl Sequence {
         let prompt = &self.request.prompt;
         match position.checked_sub(prompt.len()) {
             None => prompt[position],
-            // An idle row has handed its output over; any valid id will do.
+            // An idle row has handed its output over, and a token on its way is known by its place;
+            // any valid id will do.
             Some(i) => self.output.get(i).copied().unwrap_or(0),
         }
     }
 
-    /// Whether the token that the step gave belongs to the output: it does not after a part of a
-    /// prompt, nor in an idle row.
-    pub fn takes_token(&self) -> bool {
-        self.phase != Phase::Ended && self.left() == 0
+    /// Moves on to after the step just written. Says whether that gives it a token: a part of a prompt
+    /// does not, nor does a step in which it idles.
+    pub fn expect_token(&mut self) -> bool {
+        if self.is_over() || self.left() > 0 {
+            return false;
+        }
+        self.expected += 1;
+        self.phase = match self.generated() == self.request.max_new_tokens {
+            true => Phase::Leaving,
+            false => Phase::Decode,
+        };
+        true
     }
 
-    /// One token more; the end, if it was the last.
+    /// The token of a step that came; the end, if it was the last.
     pub fn take(&mut self, token: u32, now: Duration) -> Option<Finished> {
-        self.phase = Phase::Decode;
         self.output.push(token);
         self.token_times.push(now);
         if self.is_penalised() {
             self.penalised.extend(&[token]);
         }
-        self.recovered(now);
+        // It may have lost its pages while this token was on its way.
+        if self.phase != Phase::Preempted {
+            self.recovered(now);
+        }
         if self.request.stop_tokens.contains(&token) {
             Some(self.end(FinishReason::Stop, now))
         } else if self.output.len() == self.request.max_new_tokens {

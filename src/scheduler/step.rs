@@ -70,6 +70,7 @@ impl<'a> StepWriter<'a> {
                 sampling: Sampling::GREEDY,
                 penalised: Vec::new(),
                 sample_index: 0,
+                follows: None,
             });
         }
         let row = &mut self.plan.rows[place];

@@ -264,9 +264,10 @@ fn a_prefill_window_lets_several_prompts_share_a_step() {
 }
 
 /// The penalised tokens of both rows in every step.
-fn penalised(policy: impl Policy + 'static) -> Vec<[Vec<u32>; 2]> {
+fn penalised(policy: impl Policy + 'static, depth: usize) -> Vec<[Vec<u32>; 2]> {
     let clock = ManualClock::default();
     let mut runner = ScriptedRunner::new(&clock, 64);
+    runner.depth = depth;
     let mut engine = engine(&mut runner, &clock, policy, Padding::Ragged);
     let mut penalised = request(0, 0, 3, 3);
     penalised.prompt = vec![7, 9, 7];
@@ -284,8 +285,10 @@ fn rows_with_a_penalty_carry_what_they_have_seen_under_every_policy() {
     let first = FIRST_TOKEN + 2;
     let seen = [vec![7, 9], vec![7, 9, first], vec![7, 9, first, first + 1]];
     let seen = seen.map(|of_row| [of_row, vec![]]);
-    assert_eq!(penalised(continuous(2, 64)), seen);
-    assert_eq!(penalised(Static { batch_size: 2 }), seen);
+    for depth in [1, 2] {
+        assert_eq!(penalised(continuous(2, 64), depth), seen);
+        assert_eq!(penalised(Static { batch_size: 2 }, depth), seen);
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Queue, policies, scheduler and loads, without tensors and without waiting.
 
+mod ahead;
 mod continuous;
 mod loads;
 mod policies;

@@ -1,7 +1,7 @@
 //! A runner with no tensors on a clock that does not tick: policies and scheduling can be tested
 //! to the millisecond without sleeping.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use batchlab::batching::Policy;
@@ -20,7 +20,7 @@ pub const STEP: Duration = Duration::from_millis(2);
 /// The usual scripted model says the position of the token it was fed, plus this.
 pub const FIRST_TOKEN: u32 = 1000;
 
-/// Every step takes `STEP`; every plan is checked and kept. Tokens are really written to the pages
+/// Every step takes `STEP`, one after another; every plan is checked and kept. Tokens are really written to the pages
 /// that a plan names, and the next one is made of what stands there: a row whose pages were given
 /// away, or were not filled again after a preemption, says something else.
 pub struct ScriptedRunner<'a> {
@@ -29,6 +29,12 @@ pub struct ScriptedRunner<'a> {
     pub plans: Vec<StepPlan>,
     /// The next token after a row's whole history.
     pub model: fn(&[u32]) -> u32,
+    /// Steps that may be under way; with more than one, rows go on from tokens that nobody was told.
+    pub depth: usize,
+    /// When each step under way ends, and its tokens.
+    under_way: VecDeque<(Duration, Vec<u32>)>,
+    /// Of the last step submitted.
+    last: Vec<u32>,
     /// `[pages * PAGE]`; none has never been written.
     slab: Vec<Option<u32>>,
 }
@@ -54,6 +60,9 @@ impl<'a> ScriptedRunner<'a> {
             },
             plans: Vec::new(),
             model: |history| FIRST_TOKEN + history.len() as u32 - 1,
+            depth: 1,
+            under_way: VecDeque::new(),
+            last: Vec::new(),
             slab: vec![None; pages * PAGE],
         }
     }
@@ -68,6 +77,10 @@ impl<'a> ScriptedRunner<'a> {
         for row in &plan.rows {
             let written = row.kv_len - row.query_len..row.kv_len;
             for (index, &token) in written.zip(&mut tokens) {
+                let token = match row.follows {
+                    Some(place) => self.follow(place, token),
+                    None => token,
+                };
                 self.slab[Self::place(row, index)] = Some(token);
             }
         }
@@ -80,6 +93,14 @@ impl<'a> ScriptedRunner<'a> {
         plan.rows.iter().map(next).collect()
     }
 
+    /// The token that the last step gave a row; `told` is what the plan knows of it.
+    fn follow(&self, place: u32, told: u32) -> u32 {
+        let token = self.last[place as usize];
+        let untold = told == 0 && !self.under_way.is_empty();
+        assert!(told == token || untold, "{told} is not {token}");
+        token
+    }
+
     /// What any runner may rely on.
     fn check(&self, plan: &StepPlan) {
         assert!(!plan.rows.is_empty() && plan.rows.len() <= self.limits.max_rows);
@@ -89,6 +110,7 @@ impl<'a> ScriptedRunner<'a> {
         let mut pages = HashSet::new();
         for row in &plan.rows {
             assert!(row.query_len >= 1 && row.query_len <= row.kv_len);
+            assert!(row.query_len == 1 || row.follows.is_none());
             assert!(row.kv_start < row.kv_len && row.kv_len <= self.limits.max_kv_len);
             assert!(row.pages.len() * PAGE >= row.kv_len, "pages hold the row");
             let penalty = row.sampling.repetition_penalty != 1.0;
@@ -126,13 +148,27 @@ impl Runner for ScriptedRunner<'_> {
     fn measure_ceilings(&mut self) -> Result<Ceilings, RunnerError> {
         Err(RunnerError::Unavailable("scripted".into()))
     }
-    fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, RunnerError> {
+    fn depth(&self) -> usize {
+        self.depth
+    }
+    fn submit(&mut self, plan: &StepPlan) -> Result<(), RunnerError> {
+        assert!(self.under_way.len() < self.depth);
         self.check(plan);
         self.plans.push(plan.clone());
-        self.clock.advance(STEP);
+        self.last = self.run(plan);
+        let before = self.under_way.back().map(|&(end, _)| end);
+        let start = before.map_or(self.clock.now(), |end| end.max(self.clock.now()));
+        self.under_way.push_back((start + STEP, self.last.clone()));
+        Ok(())
+    }
+    fn collect(&mut self) -> Result<StepOutput, RunnerError> {
+        let (end, tokens) = self.under_way.pop_front().expect("a step is under way");
+        let begin = self.clock.now();
+        self.clock.sleep_until(end);
         Ok(StepOutput {
-            tokens: self.run(plan),
-            compute: STEP,
+            tokens,
+            compute: self.clock.now() - begin,
+            device: None,
         })
     }
     fn logits(&mut self) -> Result<Vec<f32>, RunnerError> {

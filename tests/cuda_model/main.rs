@@ -1,6 +1,7 @@
 //! Whole models on a GPU against the CPU runner, and against themselves. Without a GPU each test
 //! says why it is skipped; with `BATCHLAB_REQUIRE_GPU=1` it fails instead.
 
+mod ahead;
 mod steps;
 #[path = "../batching/tokens.rs"]
 mod tokens;

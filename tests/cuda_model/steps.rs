@@ -103,6 +103,7 @@ impl Batch {
                 sampling: row.sampling,
                 penalised: row.penalised(),
                 sample_index: (row.tokens.len() - row.prompt_end) as u32,
+                follows: None,
             });
         }
         plan

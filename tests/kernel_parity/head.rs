@@ -83,10 +83,11 @@ impl Problem {
         let run = || {
             let out = gpu.ints(&vec![-7; self.rows + 1]);
             let copy = gpu.ints(&vec![-7; self.rows + 1]);
+            let copy_at = gpu.longs(&[copy.ptr(gpu)]);
             let params = cuda::HeadParams {
                 best: best.ptr(gpu),
                 out: out.ptr(gpu),
-                host_out: copy.ptr(gpu),
+                host_out: copy_at.ptr(gpu),
                 ..self.params(gpu)
             };
             gpu.kernels.head(&gpu.stream, self.dtype, &params).unwrap();

@@ -45,10 +45,11 @@ fn argmax() {
             let device_logits = gpu.floats(Dtype::F32, &logits);
             let out = gpu.ints(&vec![-7; rows + 1]);
             let copy = gpu.ints(&vec![-7; rows + 1]);
+            let copy_at = gpu.longs(&[copy.ptr(gpu)]);
             let params = cuda::ArgmaxParams {
                 logits: device_logits.ptr(gpu),
                 out: out.ptr(gpu),
-                host_out: copy.ptr(gpu),
+                host_out: copy_at.ptr(gpu),
                 rows: rows as i32,
                 vocab: vocab as i32,
                 stride: stride as i32,
@@ -253,6 +254,7 @@ fn run(
     let logits = gpu.floats(Dtype::F32, logits);
     let out = gpu.ints(&vec![-7; rows.len() + 1]);
     let copy = gpu.ints(&vec![-7; rows.len() + 1]);
+    let copy_at = gpu.longs(&[copy.ptr(gpu)]);
     let params = cuda::SampleParams {
         logits: logits.ptr(gpu),
         temperature: temperature.ptr(gpu),
@@ -261,7 +263,7 @@ fn run(
         seed: seed.ptr(gpu),
         sample_index: sample_index.ptr(gpu),
         out: out.ptr(gpu),
-        host_out: copy.ptr(gpu),
+        host_out: copy_at.ptr(gpu),
         rows: rows.len() as i32,
         vocab: vocab as i32,
         stride: stride as i32,

@@ -38,6 +38,8 @@ pub struct CpuRunner {
     asked: Footprint,
     /// B of the last step.
     last_rows: usize,
+    /// Of the step under way: it is computed when it is submitted.
+    output: Option<StepOutput>,
 }
 
 impl CpuRunner {
@@ -68,6 +70,7 @@ impl CpuRunner {
             weights: Weights::load(model, options.limits.max_kv_len)?,
             spec: spec.clone(),
             last_rows: 0,
+            output: None,
         })
     }
 
@@ -166,8 +169,11 @@ impl Runner for CpuRunner {
         ceilings::measure()
     }
 
-    fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, RunnerError> {
+    fn submit(&mut self, plan: &StepPlan) -> Result<(), RunnerError> {
         self.bounds.check(plan)?;
+        if self.output.is_some() {
+            return Err(RunnerError::too_many());
+        }
         let started = Instant::now();
         // Inside the pool, so that each parallel loop starts without waking a worker.
         let tokens = rayon::scope(|_| {
@@ -182,10 +188,16 @@ impl Runner for CpuRunner {
             self.sample(plan)
         });
         self.last_rows = plan.rows.len();
-        Ok(StepOutput {
+        self.output = Some(StepOutput {
             tokens,
             compute: started.elapsed(),
-        })
+            device: None,
+        });
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<StepOutput, RunnerError> {
+        self.output.take().ok_or_else(RunnerError::none_under_way)
     }
 
     fn logits(&mut self) -> Result<Vec<f32>, RunnerError> {

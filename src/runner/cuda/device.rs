@@ -8,7 +8,9 @@ use cudarc::driver::sys::CUdevice_attribute::{
     CU_DEVICE_ATTRIBUTE_PCI_BUS_ID, CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID,
     CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID,
 };
-use cudarc::driver::{CudaContext, CudaStream, DriverError, PinnedHostSlice, result, sys};
+use cudarc::driver::{
+    CudaContext, CudaEvent, CudaStream, DriverError, PinnedHostSlice, result, sys,
+};
 
 use super::fatbins;
 use crate::runner::RunnerError;
@@ -208,6 +210,22 @@ impl Device {
         self.synchronize()
     }
 
+    /// An event that costs as little as one can.
+    pub fn event(&self) -> Result<CudaEvent, RunnerError> {
+        self.check("cuEventCreate", self.context.new_event(None))
+    }
+
+    /// An event that keeps the time.
+    pub fn timed_event(&self) -> Result<CudaEvent, RunnerError> {
+        let flags = sys::CUevent_flags::CU_EVENT_DEFAULT;
+        self.check("cuEventCreate", self.context.new_event(Some(flags)))
+    }
+
+    /// Puts `event` on the stream.
+    pub fn record(&self, event: &CudaEvent) -> Result<(), RunnerError> {
+        self.check("cuEventRecord", event.record(&self.stream))
+    }
+
     /// Waits for everything on the stream.
     pub fn synchronize(&self) -> Result<(), RunnerError> {
         self.check("cuStreamSynchronize", self.stream.synchronize())
@@ -233,8 +251,8 @@ impl Drop for Memory {
     }
 }
 
-/// Page-locked host memory, freed on drop. Copies run while the borrow that started them is over,
-/// so its owner reads and writes it only when the stream is idle.
+/// Page-locked host memory, freed on drop. The device reads and writes it while no borrow says so, so
+/// its owner touches only what no step under way uses.
 pub struct Pinned {
     start: *mut i32,
     // Its own accessors wait on an event, which must not happen during graph capture.
@@ -255,6 +273,19 @@ impl Pinned {
     pub fn words_mut(&mut self) -> &mut [i32] {
         // SAFETY: as above, and `&mut self` makes the borrow unique.
         unsafe { std::slice::from_raw_parts_mut(self.start, self.slice.len()) }
+    }
+
+    /// Words of the first half, or of the second: the device may be using the other.
+    pub fn half(&self, second: bool) -> &[i32] {
+        let len = self.slice.len() / 2;
+        // SAFETY: as above, and a half is a part.
+        unsafe { std::slice::from_raw_parts(self.start.add(usize::from(second) * len), len) }
+    }
+
+    pub fn half_mut(&mut self, second: bool) -> &mut [i32] {
+        let len = self.slice.len() / 2;
+        // SAFETY: as above, and `&mut self` makes the borrow unique.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(usize::from(second) * len), len) }
     }
 }
 

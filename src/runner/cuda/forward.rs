@@ -42,7 +42,7 @@ pub struct Forward<'a> {
     pub advance: AdvanceRowsParams,
     /// The repetition penalties of a step that has some.
     pub penalties: PenaliseParams,
-    /// Where the host finds the tokens.
+    /// The address of the address where the host finds the tokens.
     pub host_tokens: u64,
     pub shape: StepShape,
     /// The address of the bias of the last block's update, or 0, while the update is in scratch and

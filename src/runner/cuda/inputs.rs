@@ -1,12 +1,16 @@
-//! A step's integers on their way to the device.
+//! A step's integers on their way to the device, and its tokens on their way back.
+//!
+//! Everything in host memory is there twice: while a step under way reads one half and writes its
+//! tokens there, the next one is packed into the other.
 
 use cudarc::driver::result;
 use cudarc::driver::sys::CUdeviceptr;
 
 use super::device::{Device, Memory, Pinned};
 use super::memory::Placement;
-use super::ops::AdvanceRowsParams;
-use super::rows::{Array, RowMirror, RowWords};
+use super::ops::{AdvanceRowsParams, Turn};
+use super::penalties::Penalties;
+use super::rows::{Array, Difference, RowMirror, RowWords};
 use super::shape::StepShape;
 use crate::plan::StepPlan;
 use crate::runner::{Limits, RunnerError};
@@ -60,6 +64,8 @@ struct Places {
     last_token: CUdeviceptr,
     /// 0, 1, 2, …: the row and the last token of row b where every row has one.
     identity: CUdeviceptr,
+    /// One [`Turn`].
+    turn: CUdeviceptr,
     end: CUdeviceptr,
 }
 
@@ -83,6 +89,7 @@ impl Places {
             kv_index: p.place(tokens, 4),
             last_token: p.place(rows.capacity, 4),
             identity: p.place(rows.capacity, 4),
+            turn: p.place(1, size_of::<Turn>()),
             end: p.end(),
         }
     }
@@ -96,15 +103,25 @@ pub fn bytes(limits: &Limits, page_size: usize) -> u64 {
 /// Threads of `advance_rows`, which reads as many differences unasked.
 pub const ADVANCE_THREADS: usize = 256;
 
-/// The rows' state on the device with its mirror, and the buffers that plans travel through.
+/// Steps that may be under way: a half of the host's buffers for each.
+pub const HALVES: usize = 2;
+
+/// The rows' state on the device with its mirror, and the buffers that plans and tokens travel
+/// through.
 pub struct Inputs {
+    /// First, since its drop waits for the stream: the others may be in use until then.
+    device: Memory,
     places: Places,
     mirror: RowMirror,
-    /// How many differences, a word unused, then pairs of index and value.
+    /// The next step's half, as on the device.
+    next: usize,
+    /// In each half how many differences, a word unused, then pairs of index and value.
     differences: Pinned,
+    /// `[half, capacity]`, written by the last kernel of a step.
+    tokens: Pinned,
     /// `query_start` and the token ids of a step whose rows have several.
-    prompts: Pinned,
-    device: Memory,
+    prompts: [Pinned; HALVES],
+    penalties: [Penalties; HALVES],
 }
 
 impl Inputs {
@@ -121,12 +138,20 @@ impl Inputs {
             .collect();
         // SAFETY: `identity` holds as many words.
         unsafe { device.upload(places.identity, &identity) }?;
-        let pairs = places.rows.count().max(ADVANCE_THREADS);
+        // Every word, and once more every token.
+        let pairs = places.rows.count() + places.rows.capacity;
+        let pairs = pairs.max(ADVANCE_THREADS);
         let prompts = (places.positions - places.query_start) as usize / 4;
         Ok(Self {
             mirror: RowMirror::zeroed(places.rows),
-            differences: device.allocate_pinned(2 + 2 * pairs)?,
-            prompts: device.allocate_pinned(prompts)?,
+            next: 0,
+            differences: device.allocate_pinned(HALVES * 2 * (1 + pairs))?,
+            tokens: device.allocate_pinned(HALVES * places.rows.capacity)?,
+            prompts: [
+                device.allocate_pinned(prompts)?,
+                device.allocate_pinned(prompts)?,
+            ],
+            penalties: Default::default(),
             places,
             device: memory,
         })
@@ -164,54 +189,93 @@ impl Inputs {
         }
     }
 
+    /// The address of the address to which the step's last kernel writes its tokens for the host.
+    pub fn host_tokens(&self) -> CUdeviceptr {
+        self.places.turn + std::mem::offset_of!(Turn, host_tokens) as u64
+    }
+
+    /// The repetition penalties of the step that is packed.
+    pub fn penalties(&self) -> &Penalties {
+        &self.penalties[self.next]
+    }
+
     /// What `advance_rows` is launched with. `tokens` is the address of the last step's.
     pub fn advance(&self, shape: &StepShape, tokens: CUdeviceptr) -> AdvanceRowsParams {
         let p = &self.places;
         AdvanceRowsParams {
             differences: self.differences.address(),
+            turn: p.turn,
+            host_tokens: self.tokens.address(),
             state: p.state,
             tokens,
+            token_ids: p.token_ids,
             kv_index: p.kv_index,
             positions: p.positions,
             token_row: p.token_row,
             last_token: p.last_token,
             query_start: if shape.is_decode() { 0 } else { p.query_start },
+            half: (self.differences.half(false).len() / 2) as i32,
             capacity: p.rows.capacity as i32,
             rows: shape.rows as i32,
         }
     }
 
-    /// Writes what the device does not know into the host buffers. The plan is within bounds, and the
-    /// stream is idle. `tokens` are those of the last step's rows.
-    pub fn pack(&mut self, plan: &StepPlan, shape: &StepShape, tokens: &[i32]) {
-        let words = self.differences.words_mut();
+    /// Writes what the device does not know into the next half, which no step under way uses. The plan
+    /// is within bounds.
+    ///
+    /// # Errors
+    /// [`RunnerError::Plan`] for a row that follows one which the last step did not have.
+    pub fn pack(
+        &mut self,
+        device: &Device,
+        plan: &StepPlan,
+        shape: &StepShape,
+    ) -> Result<(), RunnerError> {
+        let last_rows = self.mirror.rows();
+        let mut followed = plan.rows.iter().filter_map(|row| row.follows);
+        if let Some(place) = followed.find(|&place| place as usize >= last_rows) {
+            return Err(RunnerError::Plan(format!(
+                "a row follows row {place} of {last_rows} in the step before"
+            )));
+        }
+        if shape.penalised {
+            self.penalties[self.next].pack(device, plan)?;
+        }
+        self.pack_differences(plan);
+        if !shape.is_decode() {
+            self.pack_prompts(plan);
+        }
+        Ok(())
+    }
+
+    fn pack_differences(&mut self, plan: &StepPlan) {
+        let words = self.differences.half_mut(self.next > 0);
         let mut count = 0;
-        self.mirror.step(plan, tokens, |index, value| {
+        self.mirror.step(plan, |difference| {
             count += 1;
-            words[2 * count] = index as i32;
+            let (index, value) = match difference {
+                Difference::Word(index, value) => (index as i32, value),
+                Difference::TokenOf(index, row) => (!(index as i32), row as i32),
+            };
+            words[2 * count] = index;
             words[2 * count + 1] = value;
         });
         words[0] = count as i32;
-        if !shape.is_decode() {
-            let (starts, ids) = self
-                .prompts
-                .words_mut()
-                .split_at_mut(self.places.rows.capacity + 1);
-            let mut next = 0;
-            for (start, row) in starts.iter_mut().zip(&plan.rows) {
-                *start = next;
-                next += row.query_len as i32;
-            }
-            starts[plan.rows.len()] = next;
-            for (to, &id) in ids.iter_mut().zip(&plan.token_ids) {
-                *to = id as i32;
-            }
-        }
     }
 
-    /// The device's rows are no longer what the mirror says.
-    pub fn forget(&mut self) {
-        self.mirror.forget();
+    fn pack_prompts(&mut self, plan: &StepPlan) {
+        let words = self.prompts[self.next].words_mut();
+        let (starts, ids) = words.split_at_mut(self.places.rows.capacity + 1);
+        let mut next = 0;
+        for (start, row) in starts.iter_mut().zip(&plan.rows) {
+            *start = next as i32;
+            let known = row.follows.is_none();
+            for at in next..next + row.query_len {
+                ids[at] = if known { plan.token_ids[at] as i32 } else { -1 };
+            }
+            next += row.query_len;
+        }
+        starts[plan.rows.len()] = next as i32;
     }
 
     /// Copies the prompts' tokens, in stream order; a decode step has none.
@@ -220,9 +284,37 @@ impl Inputs {
             return Ok(());
         }
         let used = self.places.rows.capacity + 1 + shape.tokens;
-        let (to, words) = (self.places.query_start, &self.prompts.words()[..used]);
-        // SAFETY: both buffers hold the largest step, and live until the stream is synchronised.
-        let copied = unsafe { result::memcpy_htod_async(to, words, device.stream.cu_stream()) };
+        let words = &self.prompts[self.next].words()[..used];
+        let (to, stream) = (self.places.query_start, device.stream.cu_stream());
+        // SAFETY: both buffers hold the largest step, and live until the stream is synchronised; this
+        // half is not written before the step has been collected.
+        let copied = unsafe { result::memcpy_htod_async(to, words, stream) };
         device.check("cuMemcpyHtoDAsync", copied)
+    }
+
+    /// The half of the next step, or of the one that is packed.
+    pub fn next_half(&self) -> usize {
+        self.next
+    }
+
+    /// The packed step is on the stream; says which half is its own.
+    pub fn launched(&mut self) -> usize {
+        let half = self.next;
+        self.next = (half + 1) % HALVES;
+        half
+    }
+
+    /// The tokens of a step that has ended.
+    pub fn tokens(&self, half: usize, rows: usize) -> &[i32] {
+        &self.tokens.half(half > 0)[..rows]
+    }
+
+    /// Begins anew after a launch that failed somewhere: nobody knows what the device's rows are. The
+    /// stream is idle.
+    pub fn reset(&mut self, device: &Device) -> Result<(), RunnerError> {
+        self.mirror.forget();
+        self.next = 0;
+        // SAFETY: a `Turn` lies there.
+        unsafe { device.upload(self.places.turn, &[0; size_of::<Turn>()]) }
     }
 }

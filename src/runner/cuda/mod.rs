@@ -1,7 +1,9 @@
 //! The CUDA runner: hand-written kernels, cuBLASLt where it is found and faster, one stream.
 //!
-//! Everything is placed when the runner opens; a step allocates nothing. A step is: check the plan,
-//! pack it, launch (one graph for a known decode shape), wait, read the tokens.
+//! Everything is placed when the runner opens; a step allocates nothing. A step is submitted: its plan
+//! is checked, packed and launched (one graph for a known decode shape); and later collected: waited for
+//! and its tokens read. While one runs the next may be submitted behind it, so that the device goes
+//! from step to step by itself.
 
 mod ceilings;
 mod device;
@@ -21,23 +23,25 @@ mod rotary;
 pub mod rows;
 mod scratch;
 mod shape;
+mod step_timer;
 pub mod tensor_map;
 mod weights;
 
-use std::time::{Duration, Instant};
+use std::collections::VecDeque;
+use std::time::Instant;
 
-use cudarc::driver::result;
+use cudarc::driver::{CudaEvent, result};
 
-use self::device::{Device, Memory, Pinned};
+use self::device::{Device, Memory};
 use self::forward::{Forward, Network};
 use self::gemm::Gemms;
 use self::graphs::Graphs;
-use self::inputs::Inputs;
+use self::inputs::{HALVES, Inputs};
 use self::kernels::Kernels;
 use self::memory::Demand;
-use self::penalties::Penalties;
 use self::scratch::{Scratch, ScratchSizes};
 use self::shape::StepShape;
+use self::step_timer::StepTimer;
 use self::weights::{Weights, padded_vocab};
 use super::{Bounds, Dtype, Footprint, Limits, MemoryUse, Runner, RunnerError, RunnerOptions};
 use crate::kv::KvLayout;
@@ -55,9 +59,14 @@ pub struct CudaRunner {
     graphs: Graphs,
     pipeline: Pipeline,
     bounds: Bounds,
-    /// Rows of the last step, and whether it left their logits.
+    /// Rows of the last step submitted, and whether it leaves their logits.
     rows: usize,
     has_logits: bool,
+    /// Submitted and not collected, the oldest first.
+    under_way: VecDeque<UnderWay>,
+    /// The end of the last step in each half.
+    ends: [CudaEvent; HALVES],
+    timer: Option<StepTimer>,
     memory: MemoryUse,
     _kv: Memory,
     _scratch: Memory,
@@ -106,9 +115,7 @@ impl CudaRunner {
         gemms.set_workspace(scratch.workspace);
         let kv_bytes = kv_pages as u64 * layout.bytes_per_page() as u64;
         let kv = device.allocate("the KV cache", kv_bytes)?;
-        let largest = StepShape::largest(&limits);
         let inputs = Inputs::allocate(&device, &limits, options.page_size)?;
-        let tokens = device.allocate_pinned(largest.rows)?;
         let rotary = rotary::load(&device, spec, limits.max_kv_len)?;
         let weights = Weights::load(&device, &kernels, model, dtype)?;
         let memory = MemoryUse {
@@ -141,8 +148,6 @@ impl CudaRunner {
                     rotary: rotary.as_ref().map_or(0, |m| m.address),
                 },
                 inputs,
-                penalties: Penalties::default(),
-                tokens,
             },
             bounds: Bounds {
                 limits,
@@ -153,6 +158,9 @@ impl CudaRunner {
             },
             rows: 0,
             has_logits: true,
+            under_way: VecDeque::new(),
+            ends: [device.event()?, device.event()?],
+            timer: None,
             memory,
             _kv: kv,
             _scratch: scratch_memory,
@@ -169,8 +177,8 @@ impl CudaRunner {
     fn warm_up(&mut self) -> Result<(), RunnerError> {
         let nothing = StepPlan::default();
         for shape in StepShape::decode_shapes(&self.bounds.limits) {
-            self.pipeline.pack(&self.device, &nothing, &shape)?;
-            self.run(shape)?;
+            self.launch(&nothing, shape)?;
+            self.device.synchronize()?;
             self.capture_if_new(shape);
         }
         Ok(())
@@ -182,25 +190,33 @@ impl CudaRunner {
         self
     }
 
-    /// Puts a packed step on the stream and waits for it; gives the time waited.
-    fn run(&mut self, shape: StepShape) -> Result<Duration, RunnerError> {
+    /// Packs a step and puts it on the stream; gives its half of the host's buffers.
+    fn launch(&mut self, plan: &StepPlan, shape: StepShape) -> Result<usize, RunnerError> {
         self.device.make_current()?;
-        let launched = match self.graphs.launch(&self.device, &shape) {
-            Ok(false) => self.pipeline.launch(&self.device, shape),
-            other => other.map(drop),
-        };
-        // Also after a failed launch: the buffers must be idle before the next step fills them.
-        let start = Instant::now();
-        self.device.synchronize()?;
-        let waited = start.elapsed();
-        if launched.is_err() {
-            self.pipeline.inputs.forget();
+        self.pipeline.inputs.pack(&self.device, plan, &shape)?;
+        if let Err(error) = self.put_on_stream(shape) {
+            self.device.synchronize()?;
+            self.pipeline.inputs.reset(&self.device)?;
+            return Err(error);
         }
-        launched?;
-        Ok(waited)
+        Ok(self.pipeline.inputs.launched())
     }
 
-    /// Captures a step that just ran, for the next of its shape.
+    fn put_on_stream(&mut self, shape: StepShape) -> Result<(), RunnerError> {
+        if let Some(timer) = &mut self.timer {
+            timer.start(&self.device)?;
+        }
+        if !self.graphs.launch(&self.device, &shape)? {
+            self.pipeline.launch(&self.device, shape)?;
+        }
+        if let Some(timer) = &self.timer {
+            timer.end(&self.device)?;
+        }
+        self.device
+            .record(&self.ends[self.pipeline.inputs.next_half()])
+    }
+
+    /// Captures a step that was just launched, for the next of its shape.
     fn capture_if_new(&mut self, shape: StepShape) {
         if self.graphs.wants(&shape) {
             let launches = || self.pipeline.launch(&self.device, shape);
@@ -209,30 +225,19 @@ impl CudaRunner {
     }
 }
 
+/// A step that was submitted.
+struct UnderWay {
+    half: usize,
+    rows: usize,
+}
+
 /// What the launches of a step touch.
 struct Pipeline {
     network: Network,
     inputs: Inputs,
-    penalties: Penalties,
-    /// `[B]` the tokens of the last step, written by its last kernel.
-    tokens: Pinned,
 }
 
 impl Pipeline {
-    /// Makes the host's buffers ready for a step. The stream is idle.
-    fn pack(
-        &mut self,
-        device: &Device,
-        plan: &StepPlan,
-        shape: &StepShape,
-    ) -> Result<(), RunnerError> {
-        if shape.penalised {
-            self.penalties.pack(device, plan)?;
-        }
-        self.inputs.pack(plan, shape, self.tokens.words());
-        Ok(())
-    }
-
     /// Copy in, forward pass, tokens out.
     fn launch(&mut self, device: &Device, shape: StepShape) -> Result<(), RunnerError> {
         self.inputs.upload(device, &shape)?;
@@ -241,8 +246,8 @@ impl Pipeline {
             device,
             inputs: self.inputs.arrays(&shape),
             advance: self.inputs.advance(&shape, scratch.tokens),
-            penalties: self.penalties.params(scratch.logits, stride),
-            host_tokens: self.tokens.address(),
+            penalties: self.inputs.penalties().params(scratch.logits, stride),
+            host_tokens: self.inputs.host_tokens(),
             network: &mut self.network,
             shape,
             pending_bias: None,
@@ -282,17 +287,53 @@ impl Runner for CudaRunner {
         ceilings::measure(&self.device, &mut self.pipeline.network)
     }
 
-    fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, RunnerError> {
+    fn depth(&self) -> usize {
+        HALVES
+    }
+
+    fn submit(&mut self, plan: &StepPlan) -> Result<(), RunnerError> {
         self.bounds.check(plan)?;
+        if self.under_way.len() == HALVES {
+            return Err(RunnerError::too_many());
+        }
         let shape = StepShape::of(plan, &self.bounds.limits);
-        self.pipeline.pack(&self.device, plan, &shape)?;
-        let compute = self.run(shape)?;
+        let half = self.launch(plan, shape)?;
         self.rows = plan.rows.len();
         self.has_logits = self.pipeline.network.leaves_logits(&shape);
-        let tokens = &self.pipeline.tokens.words()[..self.rows];
-        let tokens = tokens.iter().map(|&id| id as u32).collect();
+        self.under_way.push_back(UnderWay {
+            half,
+            rows: self.rows,
+        });
         self.capture_if_new(shape);
-        Ok(StepOutput { tokens, compute })
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<StepOutput, RunnerError> {
+        let UnderWay { half, rows } = self
+            .under_way
+            .pop_front()
+            .ok_or_else(RunnerError::none_under_way)?;
+        let start = Instant::now();
+        let waited = self.ends[half].synchronize();
+        self.device.check("cuEventSynchronize", waited)?;
+        let compute = start.elapsed();
+        let tokens = self.pipeline.inputs.tokens(half, rows).iter();
+        Ok(StepOutput {
+            tokens: tokens.map(|&id| id as u32).collect(),
+            compute,
+            device: match &mut self.timer {
+                Some(timer) => Some(timer.read(&self.device)?),
+                None => None,
+            },
+        })
+    }
+
+    fn time_steps(&mut self, on: bool) -> Result<(), RunnerError> {
+        self.timer = match on {
+            true => Some(StepTimer::new(&self.device)?),
+            false => None,
+        };
+        Ok(())
     }
 
     fn logits(&mut self) -> Result<Vec<f32>, RunnerError> {

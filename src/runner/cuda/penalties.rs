@@ -16,7 +16,7 @@ pub struct Penalties {
 }
 
 impl Penalties {
-    /// Writes those of `plan`. The stream is idle.
+    /// Writes those of `plan`. No step under way reads these.
     pub fn pack(&mut self, device: &Device, plan: &StepPlan) -> Result<(), RunnerError> {
         let rows = plan.rows.len();
         let ids: usize = plan.rows.iter().map(|row| row.penalised.len()).sum();

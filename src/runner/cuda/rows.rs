@@ -48,7 +48,16 @@ impl RowWords {
     }
 }
 
-/// What lies in the words on the device.
+/// One word that the device would not have by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Difference {
+    /// The word at an index, and its value.
+    Word(usize, i32),
+    /// A word that takes the token which the last step gave a row, and the row.
+    TokenOf(usize, u32),
+}
+
+/// What lies in the words on the device, all but the tokens: those may not be known here yet.
 pub struct RowMirror {
     at: RowWords,
     words: Vec<i32>,
@@ -73,19 +82,23 @@ impl RowMirror {
         self.known = false;
     }
 
-    /// Moves on to `plan` and calls `differs(index, value)` for every word that the device would not
-    /// have by itself. `tokens` are those of the last step's rows.
-    pub fn step(&mut self, plan: &StepPlan, tokens: &[i32], mut differs: impl FnMut(usize, i32)) {
+    /// Rows of the last step; after one that failed, none.
+    pub fn rows(&self) -> usize {
+        if self.known { self.rows } else { 0 }
+    }
+
+    /// Moves on to `plan` and says in what the device would differ from it.
+    pub fn step(&mut self, plan: &StepPlan, mut differs: impl FnMut(Difference)) {
         match self.known {
-            true => self.advance(tokens),
+            true => self.advance(),
             false => self.words.fill(0),
         }
-        let (at, known) = (self.at, self.known);
+        let (at, known, is_decode) = (self.at, self.known, plan.is_decode());
         let mut set = |index: usize, value: i32| {
             if self.words[index] != value {
                 self.words[index] = value;
                 if known {
-                    differs(index, value);
+                    differs(Difference::Word(index, value));
                 }
             }
         };
@@ -110,30 +123,33 @@ impl RowMirror {
                 set(at.page_table() + b * at.page_stride + i, page as i32);
             }
         }
-        // Other steps bring all their tokens with them.
-        if plan.is_decode() {
-            for (b, &token) in plan.token_ids.iter().enumerate() {
-                set(at.array(Array::Token) + b, token as i32);
-            }
-        }
         for b in plan.rows.len()..self.rows {
             set(at.array(Array::KvLen) + b, 0);
         }
         self.rows = plan.rows.len();
         if !known {
-            self.words
-                .iter()
-                .enumerate()
-                .for_each(|(index, &value)| differs(index, value));
+            let words = self.words.iter().enumerate();
+            words.for_each(|(index, &value)| differs(Difference::Word(index, value)));
             self.known = true;
+        }
+        let mut first = 0;
+        for (b, row) in plan.rows.iter().enumerate() {
+            let word = at.array(Array::Token) + b;
+            match row.follows {
+                Some(place) if place as usize == b => {}
+                Some(place) => differs(Difference::TokenOf(word, place)),
+                // Steps with prompts bring what is known with them.
+                None if is_decode => differs(Difference::Word(word, plan.token_ids[first] as i32)),
+                None => {}
+            }
+            first += row.query_len;
         }
     }
 
     /// As the kernel does.
-    fn advance(&mut self, tokens: &[i32]) {
+    fn advance(&mut self) {
         let at = self.at;
-        for (b, &token) in tokens.iter().enumerate().take(self.rows) {
-            self.words[at.array(Array::Token) + b] = token;
+        for b in 0..self.rows {
             self.words[at.array(Array::KvLen) + b] += 1;
             self.words[at.array(Array::SampleIndex) + b] += 1;
         }
@@ -155,6 +171,7 @@ mod tests {
     /// kernels/advance_rows.cu: moves on, then takes the differences.
     struct Device {
         words: Vec<i32>,
+        /// Of the last step; the host does not know them.
         tokens: Vec<i32>,
     }
 
@@ -169,8 +186,13 @@ mod tests {
                 }
             }
             let mut count = 0;
-            mirror.step(plan, &self.tokens, |index, value| {
-                self.words[index] = value;
+            mirror.step(plan, |difference| {
+                match difference {
+                    Difference::Word(index, value) => self.words[index] = value,
+                    Difference::TokenOf(index, row) => {
+                        self.words[index] = self.tokens[row as usize]
+                    }
+                }
                 count += 1;
             });
             count
@@ -188,8 +210,12 @@ mod tests {
                 );
                 let table = &self.words[AT.page_table() + b * AT.page_stride..];
                 assert!(row.pages.iter().zip(table).all(|(&p, &t)| p as i32 == t));
-                if plan.is_decode() {
-                    assert_eq!(word(Array::Token, b), plan.token_ids[b] as i32);
+                match row.follows {
+                    Some(from) => assert_eq!(word(Array::Token, b), self.tokens[from as usize]),
+                    None if plan.is_decode() => {
+                        assert_eq!(word(Array::Token, b), plan.token_ids[b] as i32);
+                    }
+                    None => {}
                 }
             }
             assert!((plan.rows.len()..AT.capacity).all(|b| word(Array::KvLen, b) == 0));
@@ -205,6 +231,14 @@ mod tests {
             sampling: Sampling::GREEDY,
             penalised: Vec::new(),
             sample_index,
+            follows: None,
+        }
+    }
+
+    fn following(place: u32, row: RowPlan) -> RowPlan {
+        RowPlan {
+            follows: Some(place),
+            ..row
         }
     }
 
@@ -224,41 +258,61 @@ mod tests {
         };
         let prefill = plan(vec![row(2, 2, &[3], 0), row(1, 1, &[5], 0)], &[1, 2, 3]);
         assert!(device.step(&mut mirror, &prefill) > 0);
-        let decode = plan(vec![row(1, 3, &[3], 1), row(1, 2, &[5], 1)], &[7, 8]);
+        let goes_on = vec![
+            following(0, row(1, 3, &[3], 1)),
+            following(1, row(1, 2, &[5], 1)),
+        ];
+        let decode = plan(goes_on, &[0, 0]);
         assert_eq!(device.step(&mut mirror, &decode), 0);
         device.holds(&decode);
         // The first leaves, the second takes its place and needs a page more: length and the other
         // row's end, token, two pages; the sample index is the same.
-        let moved = plan(vec![row(1, 3, &[5, 1], 2)], &[8]);
+        let moved = plan(vec![following(1, row(1, 3, &[5, 1], 2))], &[0]);
         assert_eq!(device.step(&mut mirror, &moved), 5);
         device.holds(&moved);
+    }
+
+    /// Tokens of a row, KV positions before them, first page, sample index, and of what it follows.
+    type Asked = (usize, usize, u32, u32, Option<u32>);
+
+    fn asked() -> impl Strategy<Value = Vec<Asked>> {
+        let row = (
+            1usize..4,
+            0usize..9,
+            0u32..50,
+            0u32..9,
+            prop::option::of(0u32..8),
+        );
+        prop::collection::vec(row, 0..8)
     }
 
     proptest! {
         /// Whatever follows whatever, the device ends up with what the plan says.
         #[test]
         fn the_device_follows_any_plans(
-            steps in prop::collection::vec(
-                (prop::collection::vec((1usize..4, 0usize..9, 0u32..50, 0u32..9), 0..8), any::<bool>()),
-                1..30,
-            ),
+            steps in prop::collection::vec((asked(), any::<bool>()), 1..30),
         ) {
             let mut mirror = RowMirror::zeroed(AT);
             let mut device = Device { words: vec![0; AT.count()], tokens: vec![0; AT.capacity] };
-            for (rows, forget) in steps {
-                let tokens: Vec<u32> = rows.iter().flat_map(|r| vec![r.2; r.0]).collect();
-                let rows = rows
-                    .iter()
-                    .map(|&(query, more, page, index)| row(query, query + more, &[page, page + 1], index))
-                    .collect();
-                let plan = plan(rows, &tokens);
+            for (number, (rows, forget)) in steps.into_iter().enumerate() {
                 if forget {
                     mirror.forget();
                     device.words.fill(-5);
                 }
+                let tokens: Vec<u32> = rows.iter().flat_map(|r| vec![r.2; r.0]).collect();
+                let before = mirror.rows() as u32;
+                let rows = rows
+                    .iter()
+                    .map(|&(query, more, page, index, follows)| RowPlan {
+                        follows: follows.filter(|&place| query == 1 && place < before),
+                        ..row(query, query + more, &[page, page + 1], index)
+                    })
+                    .collect();
+                let plan = plan(rows, &tokens);
                 device.step(&mut mirror, &plan);
                 device.holds(&plan);
-                device.tokens.fill(tokens.first().map_or(0, |&t| t as i32));
+                let fresh = (0..AT.capacity).map(|b| (number * 100 + b) as i32);
+                device.tokens = fresh.collect();
             }
         }
     }

@@ -14,7 +14,7 @@ pub struct ArgmaxParams {
     pub logits: u64,
     /// i32 `[B]`, written.
     pub out: u64,
-    /// i32 `[B]` in host memory, written too.
+    /// The address of one more such array, in host memory; written too.
     pub host_out: u64,
     /// B
     pub rows: i32,

@@ -20,7 +20,7 @@ pub struct HeadParams {
     pub best: u64,
     /// i32 `[M]`, the tokens, written.
     pub out: u64,
-    /// i32 `[M]` in host memory, written too.
+    /// The address of one more such array, in host memory; written too.
     pub host_out: u64,
     /// M
     pub rows: i32,

@@ -25,7 +25,7 @@ pub mod sample;
 
 use crate::runner::RunnerError;
 
-pub use advance_rows::AdvanceRowsParams;
+pub use advance_rows::{AdvanceRowsParams, Turn};
 pub use argmax::ArgmaxParams;
 pub use attention_decode::AttentionDecodeParams;
 pub use attention_prefill::AttentionPrefillParams;

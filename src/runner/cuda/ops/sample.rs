@@ -24,7 +24,7 @@ pub struct SampleParams {
     pub sample_index: u64,
     /// i32 `[B]`, written.
     pub out: u64,
-    /// i32 `[B]` in host memory, written too.
+    /// The address of one more such array, in host memory; written too.
     pub host_out: u64,
     /// B
     pub rows: i32,
