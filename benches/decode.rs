@@ -1,20 +1,27 @@
-//! One generation at a time, driving a runner directly with step plans: prefill, then decode steps.
+//! One generation at a time through the engine, continuous batching: all prompts in a step, then decode
+//! steps.
 //!
 //! `total` is the time of a whole generation, `prefill` that of a generation of one token, and
 //! `step` is (total − prefill) / (new tokens − 1), so that other engines' `generate` can be
-//! measured by the same rule (scripts/compare_hf.py). `host` is a decode step's wall time, the
-//! building of its plan included, less the time that the runner waited for arithmetic.
+//! measured by the same rule (scripts/compare_hf.py). `host` is the host's own work in a decode step. A
+//! run more, which is not timed, asks the GPU's clock how long steps run and how long nothing does
+//! between two.
 
 use std::error::Error;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use batchlab::batching::Continuous;
+use batchlab::clock::{Clock, WallClock};
+use batchlab::engine::{Engine, EngineConfig};
+use batchlab::metrics::{Pace, StepRecord};
 use batchlab::model::Model;
-use batchlab::plan::{RowPlan, StepPlan};
+use batchlab::request::Request;
 use batchlab::runner::{
     self, CublasLt, DeviceChoice, Dtype, KvBudget, Limits, Runner, RunnerOptions,
 };
 use batchlab::sampling::Sampling;
+use batchlab::scheduler::Padding;
 use clap::Parser;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
@@ -76,28 +83,44 @@ fn main() -> Result<(), Box<dyn Error>> {
             run(args.new_tokens)?;
         }
         run(1)?;
-        let (mut totals, mut prefills, mut hosts) = (vec![], vec![], vec![]);
+        let (mut totals, mut prefills, mut steps) = (vec![], vec![], vec![]);
         for _ in 0..args.repeats {
             let whole = run(args.new_tokens)?;
             totals.push(whole.total);
-            hosts.extend(whole.decode_host);
+            steps.extend(whole.steps);
             prefills.push(run(1)?.total);
         }
         let (total, prefill) = (median(totals), median(prefills));
         let step_ms = 1e3 * (total - prefill).max(0.0) / (args.new_tokens - 1) as f64;
-        let host_us = 1e6 * median(hosts);
         let tok_s = (batch * args.new_tokens) as f64 / total;
+        let host = Pace::of(&steps)
+            .ok_or("no step only decodes")?
+            .host_us_per_step;
         println!(
-            "{} B {batch:<4} total {:9.3} ms  prefill {:8.3} ms  step {step_ms:8.4} ms  {tok_s:9.1} tok/s  host {host_us:7.1} µs/step",
+            "{} B {batch:<4} total {:9.3} ms  prefill {:8.3} ms  step {step_ms:8.4} ms  {tok_s:9.1} tok/s",
             args.model,
             1e3 * total,
             1e3 * prefill,
         );
+        println!(
+            "  host µs/step: mean {:.1} median {:.1} p95 {:.1}",
+            host.mean, host.p50, host.p95
+        );
+        runner.time_steps(true)?;
+        let timed = generate(runner.as_mut(), &prompts, args.new_tokens)?;
+        runner.time_steps(false)?;
+        let device = Pace::of(&timed.steps).and_then(|pace| pace.device);
+        if let Some(device) = device {
+            println!(
+                "  GPU: busy {:.4} ms/step, idle between steps {:.2} %",
+                device.gpu_busy_ms_per_step, device.gpu_idle_between_steps_percent
+            );
+        }
         results.push(json!({
             "engine": "batchlab", "device": runner.describe(), "model": args.model, "batch": batch,
             "prompt_len": args.prompt_len, "new_tokens": args.new_tokens,
             "total_ms": 1e3 * total, "prefill_ms": 1e3 * prefill, "step_ms": step_ms,
-            "output_tok_s": tok_s, "host_us_per_step": host_us,
+            "output_tok_s": tok_s, "host_us_per_step": host.p50, "host_us": host, "gpu": device,
         }));
     }
     if let Some(path) = &args.output {
@@ -121,8 +144,7 @@ fn prompts(batch: usize, prompt_len: usize, vocab: usize) -> Vec<Vec<u32>> {
 struct Generation {
     /// Seconds.
     total: f64,
-    /// Seconds of each decode step in which the runner did not wait for arithmetic.
-    decode_host: Vec<f64>,
+    steps: Vec<StepRecord>,
 }
 
 /// One batch from its prompts to `new_tokens` tokens a row, greedy.
@@ -131,49 +153,37 @@ fn generate(
     prompts: &[Vec<u32>],
     new_tokens: usize,
 ) -> Result<Generation, Box<dyn Error>> {
-    let started = Instant::now();
-    let layout = runner.kv_layout();
-    let pages_per_row = layout.pages_for(prompts[0].len() + new_tokens) as u32;
-    let mut fresh = prompts.to_vec();
-    let mut kv_len = 0;
-    let mut decode_host = Vec::with_capacity(new_tokens);
-    for index in 0..new_tokens as u32 {
-        let step = Instant::now();
-        kv_len += fresh[0].len();
-        let plan = step_plan(&fresh, kv_len, pages_per_row, index);
-        let output = runner.execute(&plan)?;
-        fresh = output.tokens.iter().map(|&token| vec![token]).collect();
-        if index > 0 {
-            decode_host.push(host_time(step.elapsed(), output.compute));
-        }
+    let clock = WallClock::start();
+    let config = EngineConfig {
+        policy: Box::new(Continuous {
+            max_num_seqs: prompts.len(),
+            max_num_batched_tokens: prompts.iter().map(Vec::len).sum(),
+            prefill_window: Duration::ZERO,
+        }),
+        padding: Padding::Ragged,
+        max_queue_size: prompts.len(),
+        max_positions: usize::MAX,
+    };
+    let mut engine = Engine::new(runner, &clock, config);
+    for (id, prompt) in prompts.iter().enumerate() {
+        engine.submit(Request {
+            id: id as u64,
+            prompt: prompt.clone(),
+            max_new_tokens: new_tokens,
+            stop_tokens: Vec::new(),
+            sampling: Sampling::GREEDY,
+            arrival: Duration::ZERO,
+            timeout: None,
+        })?;
+    }
+    let mut ended = 0;
+    while ended < prompts.len() {
+        ended += engine.step()?.finished.len();
     }
     Ok(Generation {
-        total: started.elapsed().as_secs_f64(),
-        decode_host,
+        total: clock.now().as_secs_f64(),
+        steps: engine.records().steps.clone(),
     })
-}
-
-fn host_time(step: Duration, compute: Duration) -> f64 {
-    step.saturating_sub(compute).as_secs_f64()
-}
-
-/// Row b owns the pages `b·n .. (b + 1)·n`; `fresh` are the tokens that it adds.
-fn step_plan(fresh: &[Vec<u32>], kv_len: usize, pages_per_row: u32, index: u32) -> StepPlan {
-    let first = kv_len - fresh[0].len();
-    StepPlan {
-        token_ids: fresh.concat(),
-        rows: (0..fresh.len() as u32)
-            .map(|b| RowPlan {
-                query_len: kv_len - first,
-                kv_start: 0,
-                kv_len,
-                pages: (b * pages_per_row..(b + 1) * pages_per_row).collect(),
-                sampling: Sampling::GREEDY,
-                penalised: Vec::new(),
-                sample_index: index,
-            })
-            .collect(),
-    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
