@@ -119,74 +119,18 @@ pub fn attention_decode(heads: Heads, rows: usize, kv_len: usize, sms: usize) ->
     }
 }
 
-/// The prompts of a prefill: how many tokens each row has, and to how many they are padded on the left.
-pub struct Prompts {
-    pub name: &'static str,
-    pub lens: Vec<usize>,
-    pub padded_to: Option<usize>,
-}
-
-impl Prompts {
-    pub fn equal(rows: usize, len: usize) -> Self {
-        Self {
-            name: "equal",
-            lens: vec![len; rows],
-            padded_to: None,
-        }
-    }
-
-    /// 32 prompts of 64 to 1024 tokens.
-    pub fn mixed() -> Self {
-        Self {
-            name: "mixed",
-            lens: (0..32).map(|row| 64 + row * 389 % 961).collect(),
-            padded_to: None,
-        }
-    }
-
-    /// The same prompts in a batch that is not ragged.
-    pub fn padded() -> Self {
-        Self {
-            name: "padded",
-            padded_to: Some(1024),
-            ..Self::mixed()
-        }
-    }
-}
-
-/// As the runner launches it.
-pub fn attention_prefill(heads: Heads, prompts: Prompts) -> Case {
-    let Prompts {
-        name,
-        lens,
-        padded_to,
-    } = prompts;
-    let rows = lens.len();
-    let query_lens: Vec<usize> = lens.iter().map(|&n| padded_to.unwrap_or(n)).collect();
-    let longest = query_lens.iter().copied().max().unwrap_or(0);
-    let tokens: usize = query_lens.iter().sum();
-    let pairs: f64 = lens.iter().map(|&n| (n * n) as f64 / 2.0).sum();
-    let size = match name {
-        "equal" => format!("S={longest}"),
-        _ => format!("{name} S<={longest}"),
-    };
+pub fn attention_prefill(heads: Heads, rows: usize, len: usize) -> Case {
+    let cells = (rows * heads.query_heads * len * len) as f64;
     Case {
         kernel: "attention_prefill",
-        shape: format!("B={rows} {size} {}", heads.shape()),
-        bytes: (tokens * (2 * heads.width() + heads.kv_width()) * BYTES) as f64,
-        // Two products of 2·D operations for each visible pair of query and key.
-        flop: Some(pairs * (4 * heads.width()) as f64),
+        shape: format!("B={rows} S={len} {}", heads.shape()),
+        bytes: (rows * len * (2 * heads.width() + heads.kv_width()) * BYTES) as f64,
+        // Two products of 2·D operations a cell; causal, so half of the cells.
+        flop: Some(cells * 4.0 * heads.head_dim as f64 / 2.0),
         prepare: Box::new(move |d, _| {
-            let a = Attention::new(d, heads, rows, (longest, longest))?;
-            let ints = |of: &dyn Fn(usize) -> usize| -> Result<Buffer> {
-                d.ints(&(0..rows).map(|b| of(b) as i32).collect::<Vec<_>>())
-            };
-            let starts: Vec<i32> = (0..=rows)
-                .map(|b| query_lens[..b].iter().sum::<usize>() as i32)
-                .collect();
+            let a = Attention::new(d, heads, rows, (len, len))?;
+            let starts: Vec<i32> = (0..=rows).map(|b| (b * len) as i32).collect();
             let query_start = d.ints(&starts)?;
-            let kv_start = ints(&|b| query_lens[b] - lens[b])?;
-            let kv_len = ints(&|b| query_lens[b])?;
             Ok(Box::new(move |d| {
                 let p = AttentionPrefillParams {
                     out: a.out.ptr(),
@@ -194,24 +138,18 @@ pub fn attention_prefill(heads: Heads, prompts: Prompts) -> Case {
                     kv: a.kv.ptr(),
                     page_table: a.page_table.ptr(),
                     query_start: query_start.ptr(),
-                    kv_start: kv_start.ptr(),
-                    kv_len: kv_len.ptr(),
+                    kv_start: a.kv_start.ptr(),
+                    kv_len: a.kv_len.ptr(),
                     rows: rows as i32,
-                    max_query_len: longest as i32,
+                    max_query_len: len as i32,
                     query_heads: heads.query_heads as i32,
                     kv_heads: heads.kv_heads as i32,
                     head_dim: heads.head_dim as i32,
                     page_size: PAGE as i32,
                     page_stride: a.pages_per_row as i32,
                     scale: 1.0 / (heads.head_dim as f32).sqrt(),
-                    tokens: tokens as i32,
-                    max_kv_len: longest as i32,
                 };
-                let (kernels, stream) = (&d.kernels, &d.stream);
-                match kernels.prefers_attention_prefill_wgmma(DTYPE, &p) {
-                    true => Ok(kernels.attention_prefill_wgmma(stream, DTYPE, &p)?),
-                    false => Ok(kernels.attention_prefill(stream, DTYPE, &p)?),
-                }
+                Ok(d.kernels.attention_prefill(&d.stream, DTYPE, &p)?)
             }))
         }),
     }

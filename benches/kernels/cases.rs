@@ -12,7 +12,7 @@ use batchlab::runner::cuda::ops::{
 use batchlab::runner::{Dtype, RunnerError};
 use cudarc::driver::CudaStream;
 
-use crate::attention::{Heads, Prompts, attention_decode, attention_prefill, scattered};
+use crate::attention::{Heads, attention_decode, attention_prefill, scattered};
 use crate::device::{Buffer, Device};
 
 /// One launch over buffers that it owns.
@@ -119,22 +119,15 @@ pub fn all(sms: usize) -> Vec<Case> {
         (1, 32, 8192, 128),
         (1, 32, 16384, 128),
     ] {
-        let heads = Heads {
-            query_heads: heads,
-            kv_heads: heads,
-            head_dim,
-        };
-        cases.push(attention_prefill(heads, Prompts::equal(rows, len)));
-    }
-    for (heads, head_dim) in [(12, 64), (32, 128)] {
-        for prompts in [Prompts::mixed(), Prompts::padded()] {
-            let heads = Heads {
+        cases.push(attention_prefill(
+            Heads {
                 query_heads: heads,
                 kv_heads: heads,
                 head_dim,
-            };
-            cases.push(attention_prefill(heads, prompts));
-        }
+            },
+            rows,
+            len,
+        ));
     }
     for rows in [1, 8, 64, 256] {
         cases.push(argmax(rows));
@@ -364,8 +357,7 @@ fn head(rows: usize, channels: usize, vocab: usize) -> Case {
             let x = d.random(DTYPE, rows * channels, 1.0)?;
             let e = d.random(DTYPE, stride * channels, 1.0)?;
             let best = d.raw(&vec![0; 8 * (1 + rows)])?;
-            let out = d.ints(&vec![0; rows])?;
-            let out_at = d.raw(bytemuck::bytes_of(&out.ptr()))?;
+            let (out, copy) = (d.ints(&vec![0; rows])?, d.ints(&vec![0; rows])?);
             Ok(Box::new(move |d| {
                 let p = HeadParams {
                     x: x.ptr(),
@@ -373,7 +365,7 @@ fn head(rows: usize, channels: usize, vocab: usize) -> Case {
                     logits: 0,
                     best: best.ptr(),
                     out: out.ptr(),
-                    host_out: out_at.ptr(),
+                    host_out: copy.ptr(),
                     rows: rows as i32,
                     vocab: vocab as i32,
                     channels: channels as i32,
@@ -393,13 +385,12 @@ fn argmax(rows: usize) -> Case {
         flop: None,
         prepare: Box::new(move |d, _| {
             let logits = d.random(Dtype::F32, rows * LOGITS_STRIDE, 10.0)?;
-            let out = d.ints(&vec![0; rows])?;
-            let out_at = d.raw(bytemuck::bytes_of(&out.ptr()))?;
+            let (out, copy) = (d.ints(&vec![0; rows])?, d.ints(&vec![0; rows])?);
             Ok(Box::new(move |d| {
                 let p = ArgmaxParams {
                     logits: logits.ptr(),
                     out: out.ptr(),
-                    host_out: out_at.ptr(),
+                    host_out: copy.ptr(),
                     rows: rows as i32,
                     vocab: VOCAB as i32,
                     stride: LOGITS_STRIDE as i32,
@@ -423,8 +414,7 @@ fn sample(rows: usize, top_k: i32, top_p: f32) -> Case {
             let seeds: Vec<u64> = (0..rows as u64).collect();
             let seed = d.raw(bytemuck::cast_slice(&seeds))?;
             let sample_index = d.ints(&vec![1; rows])?;
-            let out = d.ints(&vec![0; rows])?;
-            let out_at = d.raw(bytemuck::bytes_of(&out.ptr()))?;
+            let (out, copy) = (d.ints(&vec![0; rows])?, d.ints(&vec![0; rows])?);
             Ok(Box::new(move |d| {
                 let p = SampleParams {
                     logits: logits.ptr(),
@@ -434,7 +424,7 @@ fn sample(rows: usize, top_k: i32, top_p: f32) -> Case {
                     seed: seed.ptr(),
                     sample_index: sample_index.ptr(),
                     out: out.ptr(),
-                    host_out: out_at.ptr(),
+                    host_out: copy.ptr(),
                     rows: rows as i32,
                     vocab: VOCAB as i32,
                     stride: LOGITS_STRIDE as i32,
