@@ -4,12 +4,7 @@
 // it, and its KV grows by one. Every row that has any is advanced so; then come the words that the host
 // wants otherwise (rows that join, leave or take another part of their prompt, a page more), as pairs of
 // index and value. They are read straight from page-locked host memory: one latency of the bus, and a
-// step that differs in nothing uploads nothing. The host may not know a row's token yet: a row that has
-// moved is told the place that it had (the index is then ~index), and a token id of −1 in a step with
-// prompts is the row's own.
-//
-// The host fills one half of its buffers while a step that reads the other is under way. Whose turn it
-// is lies here, and not in the launch: a captured graph serves both halves.
+// step that differs in nothing uploads nothing.
 //
 // Last, each token's row, KV index and position. Where every row has one token (`query_start` is null)
 // token and row are the same. One block: a step has a few hundred rows.
@@ -24,16 +19,11 @@ extern "C" __global__ void __launch_bounds__(1024) advance_rows_i32(const Advanc
     int32_t* const kv_len = p.state + KV_LEN * p.capacity;
     int32_t* const sample_index = p.state + SAMPLE_INDEX * p.capacity;
     const int32_t* const kv_start = p.state + KV_START * p.capacity;
-    const int2* const even = reinterpret_cast<const int2*>(p.differences);
-    const int2* const odd = even + p.half;
+    const int2* const pairs = reinterpret_cast<const int2*>(p.differences) + 1;
 
-    // All at once, so that the bus's latency is paid once; a half has at least this many pairs.
-    const int turn = p.turn->half;
-    const int counts[2] = {even[0].x, odd[0].x};
-    const int2 owns[2] = {even[1 + threadIdx.x], odd[1 + threadIdx.x]};
-    const int2* const pairs = (turn ? odd : even) + 1;
-    const int count = turn ? counts[1] : counts[0];
-    const int2 own = turn ? owns[1] : owns[0];
+    // Both at once; the buffer has at least this many pairs.
+    const int count = p.differences[0];
+    const int2 own = pairs[threadIdx.x];
     for (int row = threadIdx.x; row < p.capacity; row += blockDim.x) {
         if (kv_len[row] == 0) continue;
         token[row] = p.tokens[row];
@@ -43,12 +33,7 @@ extern "C" __global__ void __launch_bounds__(1024) advance_rows_i32(const Advanc
     __syncthreads();
     for (int i = threadIdx.x; i < count; i += blockDim.x) {
         const int2 pair = i == threadIdx.x ? own : pairs[i];
-        if (pair.x >= 0) p.state[pair.x] = pair.y;
-        else p.state[~pair.x] = p.tokens[pair.y];
-    }
-    if (threadIdx.x == 0) {
-        p.turn->half = turn ^ 1;
-        p.turn->host_tokens = p.host_tokens + turn * p.capacity;
+        p.state[pair.x] = pair.y;
     }
     __syncthreads();
 
@@ -69,7 +54,6 @@ extern "C" __global__ void __launch_bounds__(1024) advance_rows_i32(const Advanc
             p.token_row[t] = row;
             p.kv_index[t] = before + t;
             p.positions[t] = max(before + t - kv_start[row], 0);
-            if (p.token_ids[t] < 0) p.token_ids[t] = token[row];
         }
         if (lane == 0) p.last_token[row] = end - 1;
     }

@@ -10,5 +10,5 @@ extern "C" __global__ void __launch_bounds__(LOGITS_THREADS) argmax_f32(const Ar
     follow_previous_kernel();
     const size_t row = blockIdx.x;
     const Best best = row_best(p.logits + row * p.stride, p.vocab);
-    if (threadIdx.x == 0) p.out[row] = (*p.host_out)[row] = best.index;
+    if (threadIdx.x == 0) p.out[row] = p.host_out[row] = best.index;
 }

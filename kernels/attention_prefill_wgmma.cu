@@ -1,277 +1,212 @@
-// attention_prefill on Hopper, for f16 and bf16 and heads of 64 and 128: FlashAttention-3's scheme (Shah
-// et al. 2024) over the pages.
-//
-// A block stays on its SM and takes one tile of queries of one row and head after the other. One of its
-// warpgroups only brings what is needed (attention_pipeline.cuh); the others own 64 queries each, with
-// their output and online softmax in registers. wgmma reads the queries, K and V from shared memory and
-// the weights from registers. The product of a tile's weights with V runs beside the next tile's scores
-// and their softmax, also from one work to the next, so that the tensor cores wait for no softmax but a
-// block's first.
-//
-// Tiles of KV positions are taken from the last to the first. Only those that the diagonal or the left
-// padding crosses are masked. Query i of row b stands at KV index kv_len − query_len + i. A query with no
-// key to see gives zeros.
-
-#include "attention_pipeline.cuh"
+// attention_prefill on Hopper: FlashAttention-3's scheme (Shah et al. 2024) over the pages, for f16
+// and bf16 and heads of 64 or 128.
 #include "launch.cuh"
+#include "params.cuh"
 #include "softmax.cuh"
+#include "tma.cuh"
+#include "wgmma.cuh"
+
+constexpr int WARPGROUP = 128;
+constexpr int GROUP_QUERIES = 64;
+
+// A ring of barriers' place: which stage, and the parity of its phase.
+template <int STAGES>
+struct Place {
+    int stage = 0;
+    uint32_t parity = 0;
+    __device__ void advance() {
+        if (++stage == STAGES) stage = 0, parity ^= 1;
+    }
+};
+
+template <typename T, int D, int GROUPS, int TILE, int STAGES>
+struct alignas(EIGHT_ROWS) Shared {
+    static constexpr int HALVES = D / ROW_ELEMENTS;
+    // Rows of 64 columns; a head of 128 has its two halves one after the other.
+    using Matrix = T[HALVES][TILE][ROW_ELEMENTS];
+    T q[GROUPS][HALVES][GROUP_QUERIES][ROW_ELEMENTS];
+    Matrix k[STAGES];
+    Matrix v[STAGES];
+    Barrier k_full[STAGES], k_free[STAGES], v_full[STAGES], v_free[STAGES], arrived;
+};
+
+// What a block works on.
+struct Work {
+    int head, row, first_query, query_len;
+    int64_t first_token;
+    // KV index of query 0 and the visible keys.
+    int offset, begin, end;
+};
+
+template <typename T>
+__device__ inline bool find_work(Work& w, const AttentionPrefillParams<T>& p, int queries, int index, int at_once) {
+    const int tiles = (p.max_query_len + queries - 1) / queries, lines = p.rows * p.query_heads;
+    const int group = index / (at_once * tiles), within = index % (at_once * tiles);
+    const int width = min(at_once, lines - group * at_once);
+    const int line = group * at_once + within % width;
+    w.row = line / p.query_heads, w.head = line % p.query_heads;
+    w.first_query = (tiles - 1 - within / width) * queries;
+    w.first_token = p.query_start[w.row];
+    w.query_len = p.query_start[w.row + 1] - p.query_start[w.row];
+    if (w.first_query >= w.query_len) return false;
+    w.begin = p.kv_start[w.row];
+    w.end = p.kv_len[w.row];
+    w.offset = w.end - w.query_len;
+    return true;
+}
+
+__device__ inline void group_barrier(int id) { asm volatile("bar.sync %0, 128;" ::"r"(id) : "memory"); }
+__device__ inline void pair_sync(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+__device__ inline void pair_arrive(int id, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-// Tells the compiler that a value is the same in all of the warp: what it addresses then needs no
-// registers of each lane.
-__device__ inline int uniform(int value) { return __shfl_sync(0xffffffffu, value, 0); }
-
-// The descriptor of what lies some bytes further.
-__device__ inline uint64_t beyond(uint64_t descriptor, uint32_t bytes) { return descriptor + bytes / 16; }
-
-// A warpgroup's 64 queries. A lane holds parts of queries g and g + 8 of its warp (see mma.cuh), called 0
-// and 1 below.
-template <typename Pipeline>
-struct Consumer {
-    using T = typename Pipeline::Element;
-    static constexpr int D = Pipeline::D, TILE = Pipeline::TILE, PLACES = Pipeline::PLACES, STAGES = Pipeline::STAGES;
-
+template <typename T, int D, int GROUPS, int TILE, int STAGES>
+struct Producer {
+    using Memory = Shared<T, D, GROUPS, TILE, STAGES>;
     const AttentionPrefillParams<T>& p;
-    Pipeline& memory;
-    const int group;
-    const uint64_t keys, values;
-    const float scale;
+    const TensorMap& map;
+    Memory& memory;
+    const Work& work;
+    const int32_t* pages;
+    int kv_head;
 
-    // Scores of the present tile, then their weights; the same rounded, of the tile before until its
-    // product has ended.
+    // Starts the copy of a tile's boxes; those with no visible position are left out. By one warp.
+    __device__ void fetch(typename Memory::Matrix& to, int first, int value, Barrier& done) {
+        const int lane = threadIdx.x % 32, box = min(p.page_size, TILE), boxes = TILE / box;
+        const int low = max(work.begin - first, 0) / box, high = (min(work.end - first, TILE) + box - 1) / box;
+        if (lane == 0) done.expect((high - low) * box * D * static_cast<int>(sizeof(T)));
+        __syncwarp();
+        const int shift = 31 - __clz(p.page_size);
+        for (int i = lane; i < boxes * Memory::HALVES; i += 32) {
+            const int b = i % boxes, half = i / boxes, j = first + b * box;
+            if (b < low || b >= high) continue;
+            const int page = pages[j >> shift];
+            const int row = (((page * 2 + value) * p.kv_heads + kv_head) << shift) + (j & (p.page_size - 1));
+            copy_box(to[half][b * box], map, row, half * ROW_ELEMENTS, done);
+        }
+    }
+
+    // Zeros where no visible position lies, so that a weight of zero never meets a NaN.
+    __device__ void clear(typename Memory::Matrix& v, int first) {
+        constexpr int PIECES = ROW_ELEMENTS / 8;
+        const int lane = threadIdx.x % 32;
+        for (int i = lane; i < TILE * PIECES; i += 32) {
+            const int r = i / PIECES, j = first + r;
+            if (j >= work.begin && j < work.end) continue;
+            for (int half = 0; half < Memory::HALVES; half++) reinterpret_cast<uint4*>(v[half][r])[i % PIECES] = make_uint4(0, 0, 0, 0);
+        }
+    }
+
+    __device__ void run(int first_tile, int last_tile) {
+        Place<STAGES> k, v;
+        uint32_t cleared = 0;
+        auto keys = [&](int tile) {
+            memory.k_free[k.stage].wait(k.parity ^ 1);
+            fetch(memory.k[k.stage], tile * TILE, 0, memory.k_full[k.stage]);
+            k.advance();
+        };
+        keys(last_tile);
+        for (int tile = last_tile; tile >= first_tile; tile--) {
+            if (tile > first_tile) keys(tile - 1);
+            const int first = tile * TILE;
+            memory.v_free[v.stage].wait(v.parity ^ 1);
+            if (first >= work.begin && first + TILE <= work.end) {
+                fetch(memory.v[v.stage], first, 1, memory.v_full[v.stage]);
+            } else {
+                fetch(memory.v[v.stage], first, 1, memory.arrived);
+                memory.arrived.wait(cleared);
+                cleared ^= 1;
+                clear(memory.v[v.stage], first);
+                publish_to_wgmma();
+                __syncwarp();
+                if (threadIdx.x % 32 == 0) memory.v_full[v.stage].arrive();
+            }
+            v.advance();
+        }
+    }
+};
+
+template <typename T, int D, int GROUPS, int TILE, int STAGES, bool TURNS>
+struct Consumer {
+    using Memory = Shared<T, D, GROUPS, TILE, STAGES>;
     float s[TILE / 8][4];
     uint32_t weights[TILE / 16][4];
     float out[D / 8][4];
     float max[2], sum[2];
-    // By which the new maximum multiplies older sums.
     float factor[2];
-    // Tiles so far; tile n of K and of V lies in stage n % STAGES.
-    uint32_t step = 0;
-    // Whether weights have yet to meet their tile of V, and which; whether they are the first of theirs
-    // that do. The work that they and `out` belong to.
-    bool owing = false, fresh = true;
-    uint32_t owed = 0, of = 0;
-    // The positions of that tile that exist.
-    int owed_begin = 0, owed_end = TILE;
 
-    __device__ Consumer(const AttentionPrefillParams<T>& p, Pipeline& memory, int group)
-        : p(p),
-          memory(memory),
-          group(group),
-          keys(matrix_descriptor(memory.k)),
-          values(matrix_descriptor(memory.v, TILE * 2 * ROW_ELEMENTS)),
-          // Scores are in base 2.
-          scale(p.scale * LOG2E) {
-        max[0] = max[1] = -INFINITY;
-        sum[0] = sum[1] = 0.0f;
-    }
-
-    // What the warpgroup's queries of a work are, and where they stand.
-    struct View {
-        uint64_t q;
-        Barrier& q_free;
-        // KV index of the first query, of the keys that exist, and of the first tile, which comes last.
-        int index, begin, end, first;
-    };
-
-    __device__ void run() {
-#pragma unroll 1
-        for (uint32_t n = 0;; n++) {
-            memory.q_full[n % PLACES].wait(n / PLACES & 1);
-            const Work& work = memory.works[n % WORKS];
-            if (uniform(work.row) < 0) break;
-            const int first_query = uniform(work.first_query) + group * GROUP_QUERIES;
-            const int rows = min(GROUP_QUERIES, uniform(work.query_len) - first_query);
-            const View view = {matrix_descriptor(memory.q[n % PLACES][group]), memory.q_free[n % PLACES],
-                               uniform(work.offset) + first_query, uniform(work.begin), uniform(work.end),
-                               uniform(work.first)};
-            int at = uniform(work.last);
-            // Its last tile that these queries see; none before view.first.
-            const int last_index = view.index + rows - 1;
-            const int own_last = rows > 0 ? min(view.first + (last_index - view.first) / TILE * TILE, at) : -1;
-            // What is owed holds a stage of V, and the description of its work.
-            if (own_last < view.first || at - own_last >= STAGES * TILE) settle();
-#pragma unroll 1
-            for (; at >= view.first && at > own_last; at -= TILE) pass();
-            if (at >= view.first) {
-                uniform(owing) ? follow<true>(view, at) : start(view, at);
-                of = n;
-#pragma unroll 1
-                for (at -= TILE; at >= view.first; at -= TILE) follow<false>(view, at);
-            }
-            done_with(view.q_free, own_last < view.first);
+    // Brings the warpgroup's queries; rows past the last become zeros.
+    __device__ static void fetch_queries(T (&q)[Memory::HALVES][GROUP_QUERIES][ROW_ELEMENTS], const T* first, int64_t stride, int rows) {
+        constexpr int PIECES = D / 8;
+        const int thread = threadIdx.x % WARPGROUP;
+#pragma unroll
+        for (int i = 0; i < GROUP_QUERIES * PIECES; i += WARPGROUP) {
+            const int r = (i + thread) / PIECES, piece = (i + thread) % PIECES;
+            T* to = &q[piece / 8][r][(piece % 8 ^ r % 8) * 8];
+            copy_async(to, first + (r < rows ? r * stride : 0) + piece * 8, r < rows);
         }
-        settle();
+        wait_copies();
+        publish_to_wgmma();
     }
 
-    // A tile that none of these queries sees.
-    __device__ void pass() {
-        const int at = step % STAGES, parity = step / STAGES & 1;
-        memory.k_full[at].wait(parity);
-        done_with(memory.k_free[at]);
-        memory.v_full[at].wait(parity);
-        done_with(memory.v_free[at]);
-        step++;
-    }
-
-    // A tile with nothing beside it.
-    __device__ void start(const View& view, int first) {
-        start_scores(view.q);
-        finish_wgmma();
-        hold(s);
-        done_with(memory.k_free[step % STAGES]);
-        done_with(view.q_free, first == view.first);
-        mask(view, first);
-        softmax();
-        round_weights();
-        owing = true;
-        owe(view, first);
-    }
-
-    // A tile, and beside it the product with V of the tile before, which may end the work before.
-    template <bool NEW_WORK>
-    __device__ void follow(const View& view, int first) {
-        start_scores(view.q);
-        start_values();
-        finish_wgmma_but<1>();
-        hold(s);
-        done_with(memory.k_free[step % STAGES]);
-        done_with(view.q_free, first == view.first);
-        mask(view, first);
-        float inverse[2];
-        if (NEW_WORK) close_sums(inverse);
-        softmax();
-        finish_wgmma();
-        hold(out);
-        done_with(memory.v_free[owed % STAGES]);
-        multiply(NEW_WORK ? inverse : factor);
-        if (NEW_WORK) write();
-        round_weights();
-        owe(view, first);
-    }
-
-    __device__ void owe(const View& view, int first) {
-        owed = step++;
-        owed_begin = view.begin - first;
-        owed_end = view.end - first;
-    }
-
-    // The product with V that is owed, with nothing beside it.
-    __device__ void settle() {
-        if (!uniform(owing)) return;
-        start_values();
-        finish_wgmma();
-        hold(out);
-        done_with(memory.v_free[owed % STAGES]);
-        float inverse[2];
-        close_sums(inverse);
-        multiply(inverse);
-        write();
-        owing = false;
-    }
-
-    // When all of the warp is, if so.
-    __device__ static void done_with(Barrier& place, bool so = true) {
-        __syncwarp();
-        if (threadIdx.x % 32 == 0 && so) place.arrive();
-    }
-
-    // s = q · Kᵀ, 64 queries × TILE positions.
-    __device__ void start_scores(uint64_t q) {
-        memory.k_full[step % STAGES].wait(step / STAGES & 1);
-        const uint64_t k = beyond(keys, step % STAGES * sizeof(memory.k[0]));
+    __device__ void scores(const T (&q)[Memory::HALVES][GROUP_QUERIES][ROW_ELEMENTS], const typename Memory::Matrix& k) {
         hold(s);
         begin_wgmma();
 #pragma unroll
         for (int c = 0; c < D; c += 16) {
-            const int half = c / ROW_ELEMENTS, bytes = c % ROW_ELEMENTS * sizeof(T);
-            const uint64_t part = beyond(q, half * sizeof(memory.q[0][0][0]) + bytes);
-            wgmma_scores<T, TILE>(s, part, beyond(k, half * sizeof(memory.k[0][0]) + bytes), c > 0);
+            const int half = c / ROW_ELEMENTS, column = c % ROW_ELEMENTS;
+            wgmma_scores<T, TILE>(s, matrix_descriptor(&q[half][0][column]), matrix_descriptor(&k[half][0][column]), c > 0);
         }
         commit_wgmma();
     }
 
-    // out = or += weights · V.
-    __device__ void start_values() {
-        memory.v_full[owed % STAGES].wait(owed / STAGES & 1);
-        if (owed_begin > 0 || owed_end < TILE) clear_missing();
-        const uint64_t v = beyond(values, owed % STAGES * sizeof(memory.v[0]));
+    __device__ void values(const typename Memory::Matrix& v) {
         hold(out);
         begin_wgmma();
 #pragma unroll
         for (int r = 0; r < TILE; r += 16) {
-            wgmma_values<T, D>(out, weights[r / 16], beyond(v, r * sizeof(memory.v[0][0][0])), r > 0 || !fresh);
+            wgmma_values<T, D>(out, weights[r / 16], matrix_descriptor(v[0][r], sizeof(v[0])));
         }
         commit_wgmma();
-        fresh = false;
     }
 
-    // Zeros where no position exists: a weight of zero must not meet a NaN. All warpgroups write them.
-    __device__ void clear_missing() {
-        constexpr int PIECES = D / VECTOR;
-#pragma unroll 1
-        for (int i = threadIdx.x % WARPGROUP; i < TILE * PIECES; i += WARPGROUP) {
-            const int row = i / PIECES, piece = i % PIECES;
-            if (row >= owed_begin && row < owed_end) continue;
-            T* const half = memory.v[owed % STAGES][piece / (ROW_ELEMENTS / VECTOR)][row];
-            reinterpret_cast<uint4*>(half)[piece % (ROW_ELEMENTS / VECTOR)] = make_uint4(0, 0, 0, 0);
-        }
-        publish_to_wgmma();
-        asm volatile("bar.sync %0, %1;" ::"r"(1 + group), "n"(WARPGROUP) : "memory");
-    }
-
-    // Hides the keys after each query and those before the first; `first` is the tile's first position.
-    __device__ void mask(const View& view, int first) {
-        const int lane = threadIdx.x % 32, warp = threadIdx.x % WARPGROUP / 32;
-        if (first + TILE - 1 > view.index) {
-            const int own = view.index - first + warp * 16 + lane / 4 - lane % 4 * 2;
-            hide([own](int j, int r) { return j > own + r * 8; });
-        }
-        if (first < view.begin) {
-            const int begin = view.begin - first - lane % 4 * 2;
-            hide([begin](int j, int) { return j < begin; });
-        }
-    }
-    template <typename Hidden>
-    __device__ void hide(Hidden hidden) {
+    __device__ void mask(int first, int query_index, int begin) {
+        const int lane = threadIdx.x % 32;
+        const int own = query_index + lane / 4 - first - lane % 4 * 2, low = begin - first - lane % 4 * 2;
 #pragma unroll
         for (int n = 0; n < TILE / 8; n++) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                if (hidden(n * 8 + i % 2, i / 2)) s[n][i] = -INFINITY;
+                const int j = n * 8 + i % 2;
+                if (j < low || j > own + i / 2 * 8) s[n][i] = -INFINITY;
             }
         }
     }
 
-    // One step of the online softmax: s becomes the weights 2^((s − max)·scale).
-    __device__ void softmax() {
+    __device__ void softmax(float scale) {
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            // Two chains, of even and of odd columns: half the latency.
-            float top = max[r], odd_top = s[0][2 * r + 1];
+            float top = max[r];
 #pragma unroll
-            for (int n = 0; n < TILE / 8; n++) {
-                top = fmaxf(top, s[n][2 * r]);
-                odd_top = fmaxf(odd_top, s[n][2 * r + 1]);
-            }
-            top = fmaxf(top, odd_top);
+            for (int n = 0; n < TILE / 8; n++) top = fmaxf(top, fmaxf(s[n][2 * r], s[n][2 * r + 1]));
             top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
             top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
-            // All keys masked so far: 2^(−∞ − 0) is 0, where −∞ − −∞ would be NaN.
             const float from = top == -INFINITY ? 0.0f : top * scale;
             factor[r] = exp2_approx(max[r] * scale - from);
             max[r] = top;
-            float even = 0.0f, odd = 0.0f;
+            float part = 0.0f;
 #pragma unroll
             for (int n = 0; n < TILE / 8; n++) {
-                even += s[n][2 * r] = exp2_approx(s[n][2 * r] * scale - from);
-                odd += s[n][2 * r + 1] = exp2_approx(s[n][2 * r + 1] * scale - from);
+#pragma unroll
+                for (int i = 2 * r; i < 2 * r + 2; i++) {
+                    s[n][i] = exp2_approx(s[n][i] * scale - from);
+                    part += s[n][i];
+                }
             }
-            sum[r] = sum[r] * factor[r] + (even + odd);
+            sum[r] = sum[r] * factor[r] + part;
         }
     }
 
-    // The accumulator layout of two neighbouring blocks of scores is the A layout.
     __device__ void round_weights() {
 #pragma unroll
         for (int n = 0; n < TILE / 16; n++) {
@@ -282,106 +217,169 @@ struct Consumer {
         }
     }
 
-    __device__ void multiply(const float (&by)[2]) {
+    __device__ void rescale() {
 #pragma unroll
         for (int n = 0; n < D / 8; n++) {
 #pragma unroll
-            for (int i = 0; i < 4; i++) out[n][i] *= by[i / 2];
+            for (int i = 0; i < 4; i++) out[n][i] *= factor[i / 2];
         }
     }
 
-    // Ends a softmax: one over its sums, and the next starts anew.
-    __device__ void close_sums(float (&inverse)[2]) {
+    __device__ void run(const AttentionPrefillParams<T>& p, Memory& memory, const Work& work, int first_tile, int last_tile) {
+        const int group = threadIdx.x / WARPGROUP - 1, lane = threadIdx.x % 32, warp = threadIdx.x % WARPGROUP / 32;
+        const int group_first = work.first_query + group * GROUP_QUERIES;
+        const int rows = min(GROUP_QUERIES, work.query_len - group_first);
+        const int64_t stride = static_cast<int64_t>(p.query_heads) * D;
+        const int64_t at = (work.first_token + group_first) * stride + work.head * D;
+        auto& q = memory.q[group];
+        const bool turns = TURNS && GROUPS > 1;
+        const int own_turn = 8 + group, next_turn = 8 + (group + 1) % GROUPS;
+        if (turns && group == GROUPS - 1) pair_arrive(8, 2 * WARPGROUP);
+
+        fetch_queries(q, p.q + at, stride, rows);
+        group_barrier(1 + group);
+#pragma unroll
+        for (int n = 0; n < D / 8; n++) out[n][0] = out[n][1] = out[n][2] = out[n][3] = 0.0f;
+        max[0] = max[1] = -INFINITY;
+        sum[0] = sum[1] = 0.0f;
+
+        const float scale = p.scale * LOG2E;
+        const int group_index = work.offset + group_first, own_last = rows > 0 ? (group_index + rows - 1) / TILE : -1;
+        const int warp_index = group_index + warp * 16;
+        auto free_stage = [&](Barrier& barrier) {
+            if (lane == 0) barrier.arrive();
+        };
+        Place<STAGES> k, v;
+        int tile = last_tile;
+        // Tiles that none of these queries sees.
+        for (; tile >= first_tile && tile > own_last; tile--) {
+            memory.k_full[k.stage].wait(k.parity);
+            free_stage(memory.k_free[k.stage]);
+            k.advance();
+            memory.v_full[v.stage].wait(v.parity);
+            free_stage(memory.v_free[v.stage]);
+            v.advance();
+            if (turns && tile > first_tile) {
+                pair_sync(own_turn, 2 * WARPGROUP);
+                pair_arrive(next_turn, 2 * WARPGROUP);
+            }
+        }
+        if (tile >= first_tile) {
+            memory.k_full[k.stage].wait(k.parity);
+            scores(q, memory.k[k.stage]);
+            finish_wgmma();
+            hold(s);
+            free_stage(memory.k_free[k.stage]);
+            k.advance();
+            if (tile * TILE + TILE - 1 > group_index || tile * TILE < work.begin) mask(tile * TILE, warp_index, work.begin);
+            softmax(scale);
+            round_weights();
+#pragma unroll 1
+            for (tile--; tile >= first_tile; tile--) {
+                memory.k_full[k.stage].wait(k.parity);
+                if (turns) pair_sync(own_turn, 2 * WARPGROUP);
+                scores(q, memory.k[k.stage]);
+                memory.v_full[v.stage].wait(v.parity);
+                values(memory.v[v.stage]);
+                if (turns) pair_arrive(next_turn, 2 * WARPGROUP);
+                finish_wgmma_but<1>();
+                hold(s);
+                free_stage(memory.k_free[k.stage]);
+                k.advance();
+                if (tile * TILE + TILE - 1 > group_index || tile * TILE < work.begin) mask(tile * TILE, warp_index, work.begin);
+                softmax(scale);
+                finish_wgmma();
+                hold(out);
+                free_stage(memory.v_free[v.stage]);
+                v.advance();
+                rescale();
+                round_weights();
+            }
+            memory.v_full[v.stage].wait(v.parity);
+            values(memory.v[v.stage]);
+            finish_wgmma();
+            hold(out);
+            free_stage(memory.v_free[v.stage]);
+        }
+        write(q, p.out + at, stride, rows, 1 + group);
+    }
+
+    // Through the queries' place in shared memory, so that whole rows are written.
+    __device__ void write(T (&q)[Memory::HALVES][GROUP_QUERIES][ROW_ELEMENTS], T* first, int64_t stride, int rows, int barrier) {
+        const int lane = threadIdx.x % 32, warp = threadIdx.x % WARPGROUP / 32, g = lane / 4, t = lane % 4;
+        group_barrier(barrier);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            // A lane summed its own columns; the row's four lanes make the whole.
             float total = sum[r];
             total += __shfl_xor_sync(0xffffffffu, total, 1);
             total += __shfl_xor_sync(0xffffffffu, total, 2);
-            inverse[r] = total > 0.0f ? 1.0f / total : 0.0f;
-            max[r] = -INFINITY;
-            sum[r] = 0.0f;
-        }
-    }
-
-    // The four lanes of a row exchange what they hold of four blocks of 8 columns, so that each writes
-    // one block.
-    __device__ void write() {
-        const Work& work = memory.works[of % WORKS];
-        const int lane = threadIdx.x % 32, t = lane % 4;
-        const int query = work.first_query + group * GROUP_QUERIES + threadIdx.x % WARPGROUP / 32 * 16 + lane / 4;
-        const int64_t stride = static_cast<int64_t>(p.query_heads) * D;
-        T* const to = p.out + (work.first_token + query) * stride + work.head * D + t * 8;
+            const float inverse = total > 0.0f ? 1.0f / total : 0.0f;
+            const int row = warp * 16 + g + 8 * r;
 #pragma unroll
-        for (int r = 0; r < 2; r++) {
-#pragma unroll
-            for (int n = 0; n < D / 8; n += 4) {
-                uint32_t w[4];
-#pragma unroll
-                for (int i = 0; i < 4; i++) w[i] = pack<T>(out[n + i][2 * r], out[n + i][2 * r + 1]);
-                exchange<1>(w, t);
-                exchange<2>(w, t);
-                if (query + 8 * r < work.query_len) *reinterpret_cast<uint4*>(to + 8 * r * stride + n * 8) = make_uint4(w[0], w[1], w[2], w[3]);
+            for (int n = 0; n < D / 8; n++) {
+                T* to = &q[n / 8][row][(n % 8 ^ row % 8) * 8 + 2 * t];
+                *reinterpret_cast<uint32_t*>(to) = pack<T>(out[n][2 * r] * inverse, out[n][2 * r + 1] * inverse);
             }
         }
-        fresh = true;
-    }
-
-    // One of the two steps that transpose four words in each of four lanes.
-    template <int BIT>
-    __device__ static void exchange(uint32_t (&w)[4], int t) {
-        const bool upper = t & BIT;
+        __syncwarp();
+        constexpr int PIECES = D / 8;
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            if (i & BIT) continue;
-            uint32_t &mine = w[i], &other = w[i | BIT];
-            const uint32_t got = __shfl_xor_sync(0xffffffffu, upper ? mine : other, BIT);
-            (upper ? mine : other) = got;
+        for (int i = 0; i < 16 * PIECES; i += 32) {
+            const int row = warp * 16 + (i + lane) / PIECES, piece = (i + lane) % PIECES;
+            if (row < rows) {
+                *reinterpret_cast<uint4*>(first + row * stride + piece * 8) =
+                    *reinterpret_cast<const uint4*>(&q[piece / 8][row][(piece % 8 ^ row % 8) * 8]);
+            }
         }
     }
 };
 #endif
 
-// KV positions of a tile.
-constexpr int TILE_POSITIONS = 128;
-
-// See Producer::bring_queries.
-__device__ int32_t taken[2];
-
-template <typename T, typename Pipeline, int FEW_REGISTERS, int MANY_REGISTERS>
-__device__ void attention_prefill_wgmma(const AttentionPrefillWgmmaParams<T>& params) {
+template <int REGISTERS>
+__device__ inline void take_registers() {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-    extern __shared__ __align__(EIGHT_ROWS) unsigned char shared[];
-    Pipeline& memory = *reinterpret_cast<Pipeline*>(shared);
-    if (threadIdx.x == 0) memory.init();
-    __syncthreads();
-    follow_previous_kernel();
-    const int warp = uniform(threadIdx.x / 32);
-    if (warp < WARPGROUP / 32) {
-        give_registers<FEW_REGISTERS>();
-        Producer<Pipeline> producer(params, memory);
-        if (warp == 0) producer.bring_queries(taken);
-        if (warp == 1) producer.bring_keys();
-        if (warp == 2) producer.bring_values();
-        if (warp == 3) producer.write_zeros();
-    } else {
-        take_registers<MANY_REGISTERS>();
-        Consumer<Pipeline>(params.attention, memory, warp / (WARPGROUP / 32) - 1).run();
-    }
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS));
+#endif
+}
+template <int REGISTERS>
+__device__ inline void give_registers() {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS));
 #endif
 }
 
-// `Form` in src/runner/cuda/ops/attention_prefill_wgmma.rs has the same numbers: consumers, places of
-// queries and stages of K and V.
-#define ATTENTION_PREFILL_WGMMA_SIZED(suffix, T, D, GROUPS, PLACES, STAGES, FEW, MANY)                      \
-    extern "C" __global__ void __launch_bounds__((GROUPS + 1) * WARPGROUP, 1)                               \
-        attention_prefill_wgmma_##suffix##_d##D##_g##GROUPS(                                                \
-            const __grid_constant__ AttentionPrefillWgmmaParams<T> p) {                                     \
-        attention_prefill_wgmma<T, Pipeline<T, D, GROUPS, TILE_POSITIONS, PLACES, STAGES>, FEW, MANY>(p);   \
+template <typename T, int D, int GROUPS, int TILE, int STAGES, bool TURNS, int LESS, int MORE>
+__device__ void attention_prefill_wgmma(const TensorMap& map, const AttentionPrefillParams<T>& p, int at_once) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    using Memory = Shared<T, D, GROUPS, TILE, STAGES>;
+    extern __shared__ __align__(EIGHT_ROWS) unsigned char bytes[];
+    Memory& memory = *reinterpret_cast<Memory*>(bytes);
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < STAGES; i++) {
+            memory.k_full[i].init(1), memory.v_full[i].init(1);
+            memory.k_free[i].init(GROUPS * 4), memory.v_free[i].init(GROUPS * 4);
+        }
+        memory.arrived.init(1);
+        Barrier::publish();
     }
-#define ATTENTION_PREFILL_WGMMA(suffix, T)                          \
-    ATTENTION_PREFILL_WGMMA_SIZED(suffix, T, 64, 2, 2, 4, 40, 232)  \
-    ATTENTION_PREFILL_WGMMA_SIZED(suffix, T, 64, 3, 1, 4, 32, 160)  \
-    ATTENTION_PREFILL_WGMMA_SIZED(suffix, T, 128, 2, 2, 2, 40, 232)
-ATTENTION_PREFILL_WGMMA(f16, f16)
-ATTENTION_PREFILL_WGMMA(bf16, bf16)
+    follow_previous_kernel();
+    Work work;
+    if (!find_work(work, p, GROUPS * GROUP_QUERIES, blockIdx.x, at_once)) return;
+    __syncthreads();
+    const int last_index = work.offset + min(work.first_query + GROUPS * GROUP_QUERIES, work.query_len) - 1;
+    // An empty range where no query sees a key.
+    const int first_tile = work.begin / TILE, last_tile = last_index < work.begin ? first_tile - 1 : last_index / TILE;
+    if (threadIdx.x < WARPGROUP) {
+        give_registers<LESS>();
+        if (threadIdx.x < 32 && last_tile >= first_tile) {
+            const int32_t* pages = p.page_table + static_cast<int64_t>(work.row) * p.page_stride;
+            Producer<T, D, GROUPS, TILE, STAGES> producer{p, map, memory, work, pages, work.head * p.kv_heads / p.query_heads};
+            producer.run(first_tile, last_tile);
+        }
+    } else {
+        take_registers<MORE>();
+        Consumer<T, D, GROUPS, TILE, STAGES, TURNS> consumer;
+        consumer.run(p, memory, work, first_tile, last_tile);
+    }
+#endif
+}

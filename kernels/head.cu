@@ -217,9 +217,8 @@ struct Head {
         meet();
         if (!shared.is_last) return;
         __threadfence();
-        int32_t* const host_out = *p.host_out;
         for (int m = threadIdx.x; m < p.m; m += MULTIPLYING) {
-            p.out[m] = host_out[m] = index_of(__ldcg(met + m));
+            p.out[m] = p.host_out[m] = index_of(__ldcg(met + m));
             met[m] = 0;
         }
         if (threadIdx.x == 0) met[-1] = 0;

@@ -7,11 +7,6 @@
 #include <cstddef>
 #include <cstdint>
 
-// The driver's CUtensorMap. A kernel finds it in a `__grid_constant__` parameter.
-struct alignas(128) TensorMap {
-    uint64_t opaque[16];
-};
-
 template <typename T>
 struct EmbeddingParams {
     float* x;
@@ -137,23 +132,10 @@ struct AttentionPrefillParams {
     int32_t page_size;
     int32_t page_stride;
     float scale;
-    int32_t tokens;
-    int32_t max_kv_len;
 };
-static_assert(sizeof(AttentionPrefillParams<float>) == 96);
+static_assert(sizeof(AttentionPrefillParams<float>) == 88);
 static_assert(offsetof(AttentionPrefillParams<float>, rows) == 56);
-static_assert(offsetof(AttentionPrefillParams<float>, tokens) == 88);
-
-template <typename T>
-struct AttentionPrefillWgmmaParams {
-    TensorMap kv;
-    TensorMap q;
-    AttentionPrefillParams<T> attention;
-    int32_t lines_at_once;
-};
-static_assert(sizeof(AttentionPrefillWgmmaParams<uint16_t>) == 384);
-static_assert(offsetof(AttentionPrefillWgmmaParams<uint16_t>, attention) == 256);
-static_assert(offsetof(AttentionPrefillWgmmaParams<uint16_t>, lines_at_once) == 352);
+static_assert(offsetof(AttentionPrefillParams<float>, scale) == 84);
 
 template <typename T>
 struct AttentionDecodeParams {
@@ -179,6 +161,11 @@ static_assert(sizeof(AttentionDecodeParams<float>) == 104);
 static_assert(offsetof(AttentionDecodeParams<float>, rows) == 64);
 static_assert(offsetof(AttentionDecodeParams<float>, scale) == 96);
 
+// The driver's CUtensorMap. A kernel finds it in a `__grid_constant__` parameter.
+struct alignas(128) TensorMap {
+    uint64_t opaque[16];
+};
+
 template <typename T>
 struct HeadParams {
     TensorMap e;
@@ -186,7 +173,7 @@ struct HeadParams {
     float* logits;
     uint64_t* best;
     int32_t* out;
-    int32_t* const* host_out;
+    int32_t* host_out;
     int32_t m;
     int32_t rows;
     int32_t vocab;
@@ -201,7 +188,7 @@ static_assert(offsetof(HeadParams<uint16_t>, stride) == 304);
 struct ArgmaxParams {
     const float* logits;
     int32_t* out;
-    int32_t* const* host_out;
+    int32_t* host_out;
     int32_t rows;
     int32_t vocab;
     int32_t stride;
@@ -230,7 +217,7 @@ struct SampleParams {
     const uint64_t* seed;
     const int32_t* sample_index;
     int32_t* out;
-    int32_t* const* host_out;
+    int32_t* host_out;
     int32_t rows;
     int32_t vocab;
     int32_t stride;
@@ -239,33 +226,21 @@ static_assert(sizeof(SampleParams) == 80);
 static_assert(offsetof(SampleParams, rows) == 64);
 static_assert(offsetof(SampleParams, stride) == 72);
 
-// Which half of the host's buffers the next step has, and where the last one's tokens go.
-struct Turn {
-    int32_t half;
-    int32_t* host_tokens;
-};
-static_assert(sizeof(Turn) == 16);
-static_assert(offsetof(Turn, host_tokens) == 8);
-
 struct AdvanceRowsParams {
     const int32_t* differences;
-    Turn* turn;
-    int32_t* host_tokens;
     int32_t* state;
     const int32_t* tokens;
-    int32_t* token_ids;
     int32_t* kv_index;
     int32_t* positions;
     int32_t* token_row;
     int32_t* last_token;
     const int32_t* query_start;
-    int32_t half;
     int32_t capacity;
     int32_t rows;
 };
-static_assert(sizeof(AdvanceRowsParams) == 104);
-static_assert(offsetof(AdvanceRowsParams, query_start) == 80);
-static_assert(offsetof(AdvanceRowsParams, rows) == 96);
+static_assert(sizeof(AdvanceRowsParams) == 72);
+static_assert(offsetof(AdvanceRowsParams, query_start) == 56);
+static_assert(offsetof(AdvanceRowsParams, rows) == 68);
 
 template <typename T>
 struct RandomFillParams {

@@ -123,5 +123,5 @@ extern "C" __global__ void __launch_bounds__(LOGITS_THREADS) sample_f32(const Sa
         const uint32_t threshold = keep_threshold(row, p.vocab, s, max);
         best = gumbel_max(row, p.vocab, s, threshold, max, philox_key(p.seed[b]), p.sample_index[b]);
     }
-    if (threadIdx.x == 0) p.out[b] = (*p.host_out)[b] = best.index;
+    if (threadIdx.x == 0) p.out[b] = p.host_out[b] = best.index;
 }

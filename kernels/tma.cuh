@@ -45,17 +45,3 @@ __device__ inline void copy_box(void* to, const TensorMap& map, int row, int col
         "l"(&map), "r"(column), "r"(row), "r"(shared_address(&done))
         : "memory");
 }
-
-// Moves registers from a warpgroup that needs few to others: all its warps must come by.
-template <int N>
-__device__ inline void give_registers() {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
-#endif
-}
-template <int N>
-__device__ inline void take_registers() {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
-#endif
-}

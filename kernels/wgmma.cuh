@@ -45,7 +45,7 @@ __device__ inline void wgmma(float (&c)[8][4], uint64_t x, uint64_t w) {
 template <typename T, int N>
 __device__ inline void wgmma_scores(float (&s)[N / 8][4], uint64_t q, uint64_t k, bool add);
 template <typename T, int N>
-__device__ inline void wgmma_values(float (&out)[N / 8][4], const uint32_t (&p)[4], uint64_t v, bool add);
+__device__ inline void wgmma_values(float (&out)[N / 8][4], const uint32_t (&p)[4], uint64_t v);
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 #define QUAD(j) "+f"(c[j][0]), "+f"(c[j][1]), "+f"(c[j][2]), "+f"(c[j][3])
@@ -73,7 +73,7 @@ WGMMA(bf16)
     "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47," \
     "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
 #define QUADS_128 QUAD(0), QUAD(1), QUAD(2), QUAD(3), QUAD(4), QUAD(5), QUAD(6), QUAD(7), QUAD(8), QUAD(9), QUAD(10), QUAD(11), QUAD(12), QUAD(13), QUAD(14), QUAD(15)
-#define WGMMA_ATTENTION(T, N, A, B, C, D, E, F)                                                                    \
+#define WGMMA_ATTENTION(T, N, A, B, C, D, E)                                                                    \
     template <>                                                                                                  \
     __device__ inline void wgmma_scores<T, N>(float (&c)[N / 8][4], uint64_t q, uint64_t k, bool add) {          \
         asm volatile("{ .reg .pred add; setp.ne.b32 add, %" #C ", 0;\n"                                          \
@@ -83,17 +83,16 @@ WGMMA(bf16)
                      : "l"(q), "l"(k), "r"(static_cast<int>(add)));                                              \
     }                                                                                                            \
     template <>                                                                                                  \
-    __device__ inline void wgmma_values<T, N>(float (&c)[N / 8][4], const uint32_t (&p)[4], uint64_t v, bool add) { \
-        asm volatile("{ .reg .pred add; setp.ne.b32 add, %" #F ", 0;\n"                                          \
-                     "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." #T "." #T " {" RESULT_##N "}, "            \
-                     "{%" #A ", %" #B ", %" #C ", %" #D "}, %" #E ", add, 1, 1, 1; }"                            \
+    __device__ inline void wgmma_values<T, N>(float (&c)[N / 8][4], const uint32_t (&p)[4], uint64_t v) {        \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." #T "." #T " {" RESULT_##N "}, "            \
+                     "{%" #A ", %" #B ", %" #C ", %" #D "}, %" #E ", 1, 1, 1, 1;"                                \
                      : QUADS_##N                                                                                 \
-                     : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(v), "r"(static_cast<int>(add)));          \
+                     : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(v));                                      \
     }
-WGMMA_ATTENTION(f16, 64, 32, 33, 34, 35, 36, 37)
-WGMMA_ATTENTION(f16, 128, 64, 65, 66, 67, 68, 69)
-WGMMA_ATTENTION(bf16, 64, 32, 33, 34, 35, 36, 37)
-WGMMA_ATTENTION(bf16, 128, 64, 65, 66, 67, 68, 69)
+WGMMA_ATTENTION(f16, 64, 32, 33, 34, 35, 36)
+WGMMA_ATTENTION(f16, 128, 64, 65, 66, 67, 68)
+WGMMA_ATTENTION(bf16, 64, 32, 33, 34, 35, 36)
+WGMMA_ATTENTION(bf16, 128, 64, 65, 66, 67, 68)
 #undef WGMMA_ATTENTION
 #undef QUAD
 #endif
