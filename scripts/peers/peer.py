@@ -67,16 +67,18 @@ def graph_us(make_call, bytes_each):
     with torch.cuda.graph(graph):
         for i in range(count):
             calls[i % sets]()
-    samples = []
-    for i in range(3 + 15):
+
+    def replay_ms():
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
         graph.replay()
         end.record()
         end.synchronize()
-        if i >= 3:
-            samples.append(start.elapsed_time(end) * 1e3 / count)
-    return statistics.median(samples)
+        return start.elapsed_time(end)
+
+    warm = [replay_ms() for _ in range(2)][-1]
+    # Slow calls need fewer samples.
+    return statistics.median(replay_ms() for _ in range(max(3, min(15, int(300 / warm))))) * 1e3 / count
 
 
 def attention_rows(work, call_of):
