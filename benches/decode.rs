@@ -3,9 +3,10 @@
 //!
 //! `total` is the time of a whole generation, `prefill` that of a generation of one token, and
 //! `step` is (total − prefill) / (new tokens − 1), so that other engines' `generate` can be
-//! measured by the same rule (scripts/compare_hf.py). `host` is the host's own work in a decode step. A
-//! run more, which is not timed, asks the GPU's clock how long steps run and how long nothing does
-//! between two.
+//! measured by the same rule (scripts/compare_peers.py). `of GEMM` is the prefill's FLOP/s over those of
+//! a large product on this device, `of copy` the bytes that a decode step must move over those of a
+//! large copy. `host` is the host's own work in a decode step. A run more, which is not timed, asks the
+//! GPU's clock how long steps run and how long nothing does between two.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -14,14 +15,14 @@ use std::time::Duration;
 use batchlab::batching::Continuous;
 use batchlab::clock::{Clock, WallClock};
 use batchlab::engine::{Engine, EngineConfig};
-use batchlab::metrics::{Pace, StepRecord};
+use batchlab::metrics::{Ceilings, NetworkSize, Pace, StepRecord};
 use batchlab::model::Model;
 use batchlab::request::Request;
 use batchlab::runner::{
     self, CublasLt, DeviceChoice, Dtype, KvBudget, Limits, Runner, RunnerOptions,
 };
 use batchlab::sampling::Sampling;
-use batchlab::scheduler::Padding;
+use batchlab::scheduler::{Padding, StepShape};
 use clap::Parser;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
@@ -75,6 +76,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let (mut runner, device) = runner::open(args.device, &model, &options)?;
     println!("{device}");
+    let limits = DeviceLimits {
+        ceilings: runner.measure_ceilings()?,
+        network: NetworkSize::of(&model.spec, &runner.kv_layout(), runner.dtype().bytes()),
+    };
     let mut results = Vec::new();
     for &batch in &args.batch_sizes {
         let prompts = prompts(batch, args.prompt_len, model.spec.vocab);
@@ -96,8 +101,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         let host = Pace::of(&steps)
             .ok_or("no step only decodes")?
             .host_us_per_step;
+        let of_gemm = limits.prefill_percent(batch, args.prompt_len, prefill);
+        let middle = args.prompt_len + args.new_tokens / 2;
+        let of_copy = limits.step_percent(batch, middle, step_ms / 1e3);
+        let prefill_tok_s = (batch * args.prompt_len) as f64 / prefill;
         println!(
-            "{} B {batch:<4} total {:9.3} ms  prefill {:8.3} ms  step {step_ms:8.4} ms  {tok_s:9.1} tok/s",
+            "{} B {batch:<4} total {:9.3} ms  prefill {:8.3} ms {prefill_tok_s:9.0} tok/s {of_gemm:5.1} % of GEMM  step {step_ms:8.4} ms {of_copy:5.1} % of copy  {tok_s:9.1} tok/s",
             args.model,
             1e3 * total,
             1e3 * prefill,
@@ -121,12 +130,49 @@ fn main() -> Result<(), Box<dyn Error>> {
             "prompt_len": args.prompt_len, "new_tokens": args.new_tokens,
             "total_ms": 1e3 * total, "prefill_ms": 1e3 * prefill, "step_ms": step_ms,
             "output_tok_s": tok_s, "host_us_per_step": host.p50, "host_us": host, "gpu": device,
+            "prefill_tok_s": prefill_tok_s, "prefill_percent_of_gemm": of_gemm,
+            "prefill_tflop_s": of_gemm / 100.0 * limits.ceilings.flop_per_s / 1e12,
+            "step_percent_of_copy": of_copy,
+            "copy_gb_per_s": limits.ceilings.copy_bytes_per_s / 1e9,
+            "gemm_tflop_per_s": limits.ceilings.flop_per_s / 1e12,
         }));
     }
     if let Some(path) = &args.output {
         std::fs::write(path, serde_json::to_string_pretty(&results)?)?;
     }
     Ok(())
+}
+
+/// What this device reaches, and what the model asks of it.
+struct DeviceLimits {
+    ceilings: Ceilings,
+    network: NetworkSize,
+}
+
+impl DeviceLimits {
+    /// Of the rate of a product: whole prompts of `len` tokens in so many seconds.
+    fn prefill_percent(&self, batch: usize, len: usize, seconds: f64) -> f64 {
+        let work = self.network.work(&StepShape {
+            rows: batch,
+            tokens: batch * len,
+            kv_positions: batch * len,
+            query_key_pairs: batch * len * (len + 1) / 2,
+            ..StepShape::default()
+        });
+        100.0 * work.compute_s(&self.ceilings) / seconds
+    }
+
+    /// Of the rate of a copy: a decode step at a KV length.
+    fn step_percent(&self, batch: usize, kv_len: usize, seconds: f64) -> f64 {
+        let work = self.network.work(&StepShape {
+            rows: batch,
+            tokens: batch,
+            kv_positions: batch * kv_len,
+            query_key_pairs: batch * kv_len,
+            ..StepShape::default()
+        });
+        100.0 * work.memory_s(&self.ceilings) / seconds
+    }
 }
 
 /// Seeded random prompts, `[batch][prompt_len]`.

@@ -52,7 +52,8 @@ if [[ -d tests/fixtures ]]; then
   mkdir bundle/tests
   cp -r tests/fixtures bundle/tests/
 fi
-cp scripts/measure-gpu.sh scripts/sanitize-gpu.sh scripts/compare_hf.py bundle/
+cp -r scripts/{measure-gpu.sh,sanitize-gpu.sh,compare_peers.py,peers} benches/results/peers-recorded.json bundle/
+rm -rf bundle/peers/__pycache__
 git describe --always --dirty --abbrev=40 >bundle/COMMIT
 
 cat >bundle/run-tests.sh <<'RUN'

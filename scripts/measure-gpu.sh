@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Everything that is claimed of a GPU, in one run on one machine: the GPU tests, compute-sanitizer,
 # the sweeps, the policies beside each other, the comparison with nvidia-smi, the kernel
-# microbenchmarks and Hugging Face beside us.
+# microbenchmarks and the peers beside us.
 #
 #   bundle/measure-gpu.sh OUTPUT [PART ...]      (scripts/bundle.sh puts it into the bundle)
 #
 # Parts: tests, sanitizers, speed, sweeps, policies; all of them where none is named, about 25 minutes.
-# Needs compute-sanitizer for its part, and PyTorch with transformers for the comparison.
+# Needs compute-sanitizer for its part. The comparison takes the peers that are installed (compare_peers.py).
 # BATCHLAB_SMOLLM2 names the folder that scripts/make_smollm2.py writes; without it, its tests are
 # skipped and its shape runs with random weights.
 set -uo pipefail
@@ -46,11 +46,9 @@ sanitizers() {
 
 speed() {
   record kernels ./kernels --output "$out/kernels.json"
-  local model
-  for model in distilgpt2 smollm2-135m llama-7b; do
-    record "compare-hf-$model" python3 compare_hf.py --device cuda --model "$model" --bench-exe ./decode \
-      --batch-sizes 1,8,64,256 --output "$out/compare-hf-$model"
-  done
+  # Decode steps of three models, longer contexts, whole prompts, and attention: batchlab and its peers.
+  record compare-peers python3 compare_peers.py --device cuda --bundle . --kernels "$out/kernels.json" \
+    --output "$out/compare-peers"
   record compare-nvidia-smi ./batchlab gpu --compare-nvidia-smi --model dummy:distilgpt2 \
     --output "$out/compare-nvidia-smi.json"
   record profile ./batchlab generate --model dummy:distilgpt2 --prompt 'Shall I compare thee' \

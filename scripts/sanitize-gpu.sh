@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# compute-sanitizer over the GPU tests: memcheck on all of them, racecheck on the kernel tests.
+# compute-sanitizer over the GPU tests: memcheck and initcheck on all of them, racecheck and synccheck on
+# the kernel tests.
 #
-#   bundle/sanitize-gpu.sh OUTPUT      (scripts/bundle.sh puts it into the bundle)
+#   bundle/sanitize-gpu.sh OUTPUT [TOOL ...]      (scripts/bundle.sh puts it into the bundle)
 #
-# Both are slow: one process a test, as many at a time as there are cores, and BATCHLAB_QUICK_TESTS for fewer repetitions. Correctness only, so all may share
+# TOOLs: memcheck, racecheck, synccheck, initcheck; all of them where none is named. They are slow: one process a test, as many at a time as there are cores, and BATCHLAB_QUICK_TESTS for fewer repetitions. Correctness only, so all may share
 # the GPU.
 set -uo pipefail
 
-[[ $# == 1 ]] || { echo "usage: sanitize-gpu.sh OUTPUT" >&2; exit 2; }
+(($#)) || { echo "usage: sanitize-gpu.sh OUTPUT [memcheck|racecheck|synccheck|initcheck ...]" >&2; exit 2; }
+tools=("${@:2}")
+((${#tools[@]})) || tools=(racecheck memcheck synccheck initcheck)
 mkdir -p "$1"
 out="$(cd "$1" && pwd)"
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -39,15 +42,27 @@ tests() {
   "./$1" --list 2>/dev/null | sed -n 's/: test$//p'
 }
 
-status=0
-{
-  # The longest first.
-  for test in $(tests kernel_parity); do echo racecheck kernel_parity "$test"; done
-  for test in $(tests cuda_model); do echo memcheck cuda_model "$test"; done
-  for test in $(tests kernel_parity); do echo memcheck kernel_parity "$test"; done
-} | xargs -P "$(nproc)" -L 1 bash -c 'check "$@"' check || status=1
+# The programs that a tool goes over, the longest first.
+programs() {
+  case "$1" in
+    racecheck | synccheck) echo kernel_parity ;;
+    memcheck | initcheck) echo cuda_model kernel_parity ;;
+    *) echo "there is no tool '$1'" >&2; return 1 ;;
+  esac
+}
 
-for group in memcheck-kernel_parity memcheck-cuda_model racecheck-kernel_parity; do
+groups=()
+for tool in "${tools[@]}"; do
+  found="$(programs "$tool")" || exit 2
+  for program in $found; do groups+=("$tool-$program"); done
+done
+
+status=0
+for group in "${groups[@]}"; do
+  for test in $(tests "${group#*-}"); do echo "${group%%-*}" "${group#*-}" "$test"; done
+done | xargs -P "$(nproc)" -L 1 bash -c 'check "$@"' check || status=1
+
+for group in "${groups[@]}"; do
   cat "$logs/$group"-*.log >"$out/$group.log"
   echo "$group: $(grep -c '^\$ ' "$out/$group.log") runs, $(grep -c 'test result: ok. [1-9]' "$out/$group.log") passed," \
     "$(grep -c 'SUMMARY: 0 ' "$out/$group.log") used the GPU and were found clean"

@@ -72,7 +72,12 @@ pub enum LimitedBy {
 
 impl Sizing<'_> {
     pub fn layout(&self) -> KvLayout {
-        self.spec.kv_layout(self.page_size, self.dtype.bytes())
+        self.spec.kv_layout(self.page_size, self.kv_dtype().bytes())
+    }
+
+    /// Of keys and values.
+    pub fn kv_dtype(&self) -> Dtype {
+        self.target.kv_dtype(self.dtype)
     }
 
     /// The sizes of one batch.

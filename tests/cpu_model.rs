@@ -6,7 +6,9 @@ use std::path::Path;
 use batchlab::model::Model;
 use batchlab::plan::{RowPlan, StepPlan};
 use batchlab::runner::cpu::CpuRunner;
-use batchlab::runner::{CublasLt, KvBudget, Limits, Runner, RunnerError, RunnerOptions, Target};
+use batchlab::runner::{
+    CublasLt, Dtype, KvBudget, Limits, Runner, RunnerError, RunnerOptions, Target,
+};
 use batchlab::sampling::{Sampling, argmax};
 use safetensors::SafeTensors;
 
@@ -23,6 +25,14 @@ fn options(page_size: usize) -> RunnerOptions {
         kv: KvBudget::Utilization(0.9),
         limits: LIMITS,
         cublaslt: CublasLt::Auto,
+    }
+}
+
+/// With weights in bf16.
+fn bf16_options(page_size: usize) -> RunnerOptions {
+    RunnerOptions {
+        dtype: Some(Dtype::BF16),
+        ..options(page_size)
     }
 }
 
@@ -218,6 +228,46 @@ fn every_fixture_gives_the_logits_of_transformers() {
     }
 }
 
+/// A checkpoint in bf16 loses nothing by weights in bf16.
+#[test]
+fn a_fixture_in_bf16_gives_the_logits_of_transformers_in_bf16() {
+    let fixture = Fixture::open("gpt2-bf16");
+    let all: Vec<usize> = (0..fixture.prompts.len()).collect();
+    let mut runner = CpuRunner::new(&fixture.model, &bf16_options(16)).unwrap();
+    assert_eq!(runner.dtype(), Dtype::BF16);
+    for padding in [Padding::Ragged, Padding::Left] {
+        for chunk in [1, 7, WHOLE] {
+            fixture.check(&mut runner, &all, padding, chunk);
+        }
+    }
+}
+
+/// Each weight is off by up to 2⁻⁹ of itself; the logits are to be off by less than 2⁻⁷ of their size, the
+/// distance of neighbours in bf16.
+#[test]
+fn weights_in_bf16_move_logits_by_less_than_bf16_resolves() {
+    for name in ["gpt2-f32", "qwen2-f32"] {
+        let fixture = Fixture::open(name);
+        let first_logits = |options| {
+            let mut runner = CpuRunner::new(&fixture.model, &options).unwrap();
+            generate(&mut runner, &fixture.prompts, Padding::Ragged, WHOLE, 1)
+        };
+        let (exact, rounded) = (first_logits(options(16)), first_logits(bf16_options(16)));
+        let (mut error, mut size) = (0.0, 0.0);
+        for (exact, rounded) in exact.iter().zip(&rounded) {
+            for (&exact, &rounded) in exact.logits[0].iter().zip(&rounded.logits[0]) {
+                error += f64::from(exact - rounded).powi(2);
+                size += f64::from(exact).powi(2);
+            }
+        }
+        let relative = (error / size).sqrt();
+        assert!(
+            (1e-6..1.0 / 128.0).contains(&relative),
+            "{name}: {relative}"
+        );
+    }
+}
+
 #[test]
 fn chunks_and_page_sizes_change_no_answer() {
     for fixture in ["gpt2-f32", "llama-sharded"].map(Fixture::open) {
@@ -236,20 +286,26 @@ fn chunks_and_page_sizes_change_no_answer() {
 #[test]
 fn a_row_never_depends_on_the_others_contents() {
     let fixture = Fixture::open("gpt2-f32");
+    for options in [options(8), bf16_options(8)] {
+        let mut runner = CpuRunner::new(&fixture.model, &options).unwrap();
+        rows_never_depend_on_others(&fixture, &mut runner);
+    }
+}
+
+fn rows_never_depend_on_others(fixture: &Fixture, runner: &mut dyn Runner) {
     let vocab = fixture.model.spec.vocab as u32;
-    let mut runner = CpuRunner::new(&fixture.model, &options(8)).unwrap();
     for (padding, chunk) in [
         (Padding::Ragged, WHOLE),
         (Padding::Left, WHOLE),
         (Padding::Ragged, 7),
     ] {
-        let before = generate(&mut runner, &fixture.prompts, padding, chunk, 6);
+        let before = generate(runner, &fixture.prompts, padding, chunk, 6);
         for changed in 0..before.len() {
             let mut prompts = fixture.prompts.clone();
             prompts[changed]
                 .iter_mut()
                 .for_each(|t| *t = (*t + 1) % vocab);
-            let after = generate(&mut runner, &prompts, padding, chunk, 6);
+            let after = generate(runner, &prompts, padding, chunk, 6);
             for row in 0..before.len() {
                 // Bit for bit, not within a tolerance.
                 assert_eq!(before[row] == after[row], row != changed, "row {row}");
@@ -261,17 +317,19 @@ fn a_row_never_depends_on_the_others_contents() {
 #[test]
 fn the_number_of_threads_changes_no_bit() {
     let fixture = Fixture::open("gpt2-bf16");
-    let on = |threads: usize| {
+    let on = |threads: usize, options| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
         pool.build().unwrap().install(|| {
-            let mut runner = CpuRunner::new(&fixture.model, &options(16)).unwrap();
+            let mut runner = CpuRunner::new(&fixture.model, &options).unwrap();
             assert!(runner.describe().contains(&format!("{threads} thread")));
             generate(&mut runner, &fixture.prompts, Padding::Ragged, WHOLE, 6)
         })
     };
-    let one = on(1);
-    assert_eq!(one, on(2));
-    assert_eq!(one, on(5));
+    for options in [options(16), bf16_options(16)] {
+        let one = on(1, options);
+        assert_eq!(one, on(2, options));
+        assert_eq!(one, on(5, options));
+    }
 }
 
 fn bundled() -> Model {
@@ -284,27 +342,58 @@ fn memory_is_what_was_planned_to_the_byte() {
     let dummies = dummies.map(|name| Model::open(Some(name)).unwrap());
     let untied = Fixture::open("llama-sharded").model;
     for model in dummies.into_iter().chain([bundled(), untied]) {
-        let options = options(32);
-        let runner = CpuRunner::new(&model, &options).unwrap();
-        let memory = runner.memory();
-        assert_eq!(memory.asked, memory.given);
-        assert_eq!(
-            memory.asked,
-            Target::Cpu.footprint(&model.spec, &options).unwrap()
-        );
+        for options in [options(32), bf16_options(32)] {
+            let runner = CpuRunner::new(&model, &options).unwrap();
+            let memory = runner.memory();
+            assert_eq!(memory.asked, memory.given);
+            assert_eq!(
+                memory.asked,
+                Target::Cpu.footprint(&model.spec, &options).unwrap()
+            );
+        }
+    }
+}
+
+/// The bundled checkpoint is in bf16, which its config.json says.
+#[test]
+fn a_checkpoint_in_bf16_keeps_its_type_and_gives_what_f32_gives() {
+    let model = bundled();
+    let prompts = [vec![20, 307, 11, 393], (1000..1070).collect()];
+    let run = |dtype| {
+        let options = RunnerOptions {
+            dtype,
+            ..options(32)
+        };
+        let mut runner = CpuRunner::new(&model, &options).unwrap();
+        let rows = generate(&mut runner, &prompts, Padding::Ragged, WHOLE, 20);
+        (runner.dtype(), rows)
+    };
+    let (own, f32) = (run(None), run(Some(Dtype::F32)));
+    assert_eq!((own.0, f32.0), (Dtype::BF16, Dtype::F32));
+    for (own, f32) in own.1.iter().zip(&f32.1) {
+        assert_eq!(own.tokens, f32.tokens);
+        for (own, f32) in own.logits.concat().iter().zip(&f32.logits.concat()) {
+            assert!((own - f32).abs() <= 1e-4, "{own} {f32}");
+        }
     }
 }
 
 #[test]
 fn what_a_cpu_reaches_is_measured() {
-    let mut runner = CpuRunner::new(&bundled(), &options(32)).unwrap();
-    let ceilings = runner.measure_ceilings().unwrap();
-    // Any machine of this century: 100 MB/s and 100 MFLOP/s to 10 TB/s and 100 TFLOP/s.
-    assert!(
-        (1e8..1e13).contains(&ceilings.copy_bytes_per_s),
-        "{ceilings:?}"
-    );
-    assert!((1e8..1e14).contains(&ceilings.flop_per_s), "{ceilings:?}");
+    for dtype in [Dtype::F32, Dtype::BF16] {
+        let options = RunnerOptions {
+            dtype: Some(dtype),
+            ..options(32)
+        };
+        let mut runner = CpuRunner::new(&bundled(), &options).unwrap();
+        let ceilings = runner.measure_ceilings().unwrap();
+        // Any machine of this century: 100 MB/s and 100 MFLOP/s to 10 TB/s and 100 TFLOP/s.
+        assert!(
+            (1e8..1e13).contains(&ceilings.copy_bytes_per_s),
+            "{ceilings:?}"
+        );
+        assert!((1e8..1e14).contains(&ceilings.flop_per_s), "{ceilings:?}");
+    }
 }
 
 #[test]
@@ -336,9 +425,9 @@ fn what_does_not_fit_is_refused_with_the_numbers() {
     let pages = error(|o| o.page_size = 12).to_string();
     assert!(pages.contains("12") && pages.contains("power of two"));
     assert!(
-        error(|o| o.dtype = Some(batchlab::runner::Dtype::BF16))
+        error(|o| o.dtype = Some(Dtype::F16))
             .to_string()
-            .contains("f32")
+            .contains("f32 or bf16, not f16")
     );
 }
 

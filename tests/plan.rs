@@ -125,6 +125,15 @@ fn verify_opens_exactly_that_and_finds_it_as_predicted() {
         assert_eq!(kv["predicted_bytes"], rows * 64 * 4096);
         assert_eq!(kv["allocated_bytes"], kv["predicted_bytes"]);
     }
+    // The checkpoint's own type, beside a KV cache in f32.
+    assert_eq!(json["dtype"], "bf16");
+    let in_f32 = parsed(&plan(&[&args[..], &["--json", "--dtype=f32"]].concat()).success());
+    let weights = |json: &Value| {
+        let weights = &json["verified"][0]["memory"]["weights"];
+        assert_eq!(weights["allocated_bytes"], weights["predicted_bytes"]);
+        weights["allocated_bytes"].as_u64().unwrap()
+    };
+    assert!(weights(&json) < weights(&in_f32));
 }
 
 #[test]
@@ -162,7 +171,7 @@ fn bad_input_is_one_clear_line() {
         ),
         (&[&folders[2]], 3, "\"intermediate_size\" is missing"),
         (&[&folders[3]], 3, "\"num_hidden_layers\" is 0"),
-        (&["--device=cpu", "--dtype=bf16"], 4, "f32 only"),
+        (&["--device=cpu", "--dtype=f16"], 4, "f32 or bf16, not f16"),
     ];
     for (args, code, names) in cases {
         plan(args)

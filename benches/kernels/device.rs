@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use batchlab::metrics::Ceilings;
+use batchlab::model::Model;
 use batchlab::runner::cuda::kernels::Kernels;
 use batchlab::runner::cuda::ops::RandomFillParams;
-use batchlab::runner::{Dtype, RunnerError, cuda};
+use batchlab::runner::cuda::{self, CudaRunner};
+use batchlab::runner::{CublasLt, Dtype, KvBudget, Limits, Runner, RunnerError, RunnerOptions};
 use cudarc::driver::sys::CUdevice_attribute::{
     CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
 };
@@ -27,8 +30,7 @@ pub struct Device {
     pub name: String,
     pub sms: usize,
     pub l2_bytes: usize,
-    /// Bytes read plus bytes written by a large device-to-device copy.
-    pub copy_gb_per_s: f64,
+    pub ceilings: Ceilings,
 }
 
 /// Microseconds of one launch.
@@ -70,25 +72,17 @@ impl Device {
         if let Err(why) = cuda::available(0) {
             return Ok(Err(why));
         }
+        // First: the model that it opens is gone when the buffers are made.
+        let ceilings = measure_ceilings()?;
         let context = CudaContext::new(0).context("GPU 0 does not open")?;
-        let mut device = Self {
+        Ok(Ok(Self {
             kernels: Kernels::load(&context)?,
             name: context.name()?,
             sms: context.attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
             l2_bytes: context.attribute(CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)? as usize,
             stream: context.new_stream()?,
-            copy_gb_per_s: 0.0,
-        };
-        device.copy_gb_per_s = device.measure_copy()?;
-        Ok(Ok(device))
-    }
-
-    fn measure_copy(&self) -> Result<f64> {
-        let bytes = 1usize << 30;
-        let from = self.stream.alloc_zeros::<u8>(bytes)?;
-        let mut to = self.stream.alloc_zeros::<u8>(bytes)?;
-        let us = self.samples(|| Ok(self.stream.memcpy_dtod(&from, &mut to)?))?;
-        Ok(2.0 * bytes as f64 / us[us.len() / 2] / 1e3)
+            ceilings,
+        }))
     }
 
     /// `count` values of this type, uniform in ±`spread`.
@@ -169,4 +163,21 @@ impl Device {
         us.sort_by(f64::total_cmp);
         Ok(us)
     }
+}
+
+/// What the runner measures for itself: a large copy, and a large product through cuBLASLt in bf16.
+fn measure_ceilings() -> Result<Ceilings> {
+    let model = Model::open(Some("dummy:distilgpt2"))?;
+    let options = RunnerOptions {
+        dtype: Some(Dtype::BF16),
+        page_size: 64,
+        kv: KvBudget::Utilization(0.5),
+        limits: Limits {
+            max_rows: 1,
+            max_tokens: 1,
+            max_kv_len: 64,
+        },
+        cublaslt: CublasLt::Auto,
+    };
+    Ok(CudaRunner::open(0, &model, &options)?.measure_ceilings()?)
 }

@@ -4,6 +4,8 @@
 //! Each launch uses other buffers than the one before, more of them than the L2 cache holds twice.
 //! As in a step, a launch starts while the one before still runs (on Hopper): the time is the
 //! distance from launch to launch, not from a launch's start to its end.
+//! `of limit` compares with the nearer of the device's two rates, which the runner measures: of a
+//! large copy, and of a large bf16 product for the kernels that compute.
 
 mod attention;
 mod cases;
@@ -12,6 +14,7 @@ mod device;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use batchlab::metrics::Ceilings;
 use clap::Parser;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
@@ -43,11 +46,12 @@ fn main() -> Result<()> {
         }
     };
     println!(
-        "{}: {} SMs, {:.0} MB L2, device copy {:.0} GB/s",
+        "{}: {} SMs, {:.0} MB L2, copy {:.0} GB/s, GEMM {:.0} TFLOP/s",
         device.name,
         device.sms,
         device.l2_bytes as f64 / 1e6,
-        device.copy_gb_per_s
+        device.ceilings.copy_bytes_per_s / 1e9,
+        device.ceilings.flop_per_s / 1e12,
     );
     let mut table = Table::new();
     table.load_style(NOTHING);
@@ -58,8 +62,8 @@ fn main() -> Result<()> {
         "p10–p90",
         "MB",
         "GB/s",
-        "of copy",
         "TFLOP/s",
+        "of limit",
     ]);
     let mut results = Vec::new();
     for case in cases::all(device.sms) {
@@ -73,8 +77,8 @@ fn main() -> Result<()> {
         }
         eprintln!("{name}");
         let timing = device.time(&case).with_context(|| name)?;
-        table.add_row(row(&case, &timing, device.copy_gb_per_s));
-        results.push(record(&case, &timing));
+        table.add_row(row(&case, &timing, &device.ceilings));
+        results.push(record(&case, &timing, &device.ceilings));
     }
     println!("{table}");
     if let Some(path) = args.output {
@@ -82,7 +86,8 @@ fn main() -> Result<()> {
             "gpu": device.name,
             "sms": device.sms,
             "l2_bytes": device.l2_bytes,
-            "copy_gb_per_s": device.copy_gb_per_s,
+            "copy_gb_per_s": device.ceilings.copy_bytes_per_s / 1e9,
+            "gemm_tflop_per_s": device.ceilings.flop_per_s / 1e12,
             "dtype": "bf16",
             "version": env!("CARGO_PKG_VERSION"),
             "results": results,
@@ -101,22 +106,32 @@ fn tflop_per_s(case: &Case, timing: &Timing) -> Option<f64> {
     case.flop.map(|flop| flop / timing.median_us / 1e6)
 }
 
-fn row(case: &Case, timing: &Timing, copy: f64) -> [String; 8] {
-    let gb = gb_per_s(case, timing);
-    let tflop = tflop_per_s(case, timing);
+/// Of the rate of a copy, and of that of a product.
+fn percents(case: &Case, timing: &Timing, ceilings: &Ceilings) -> (f64, Option<f64>) {
+    let of_copy = 1e11 * gb_per_s(case, timing) / ceilings.copy_bytes_per_s;
+    let of_gemm = tflop_per_s(case, timing).map(|rate| 1e14 * rate / ceilings.flop_per_s);
+    (of_copy, of_gemm)
+}
+
+fn row(case: &Case, timing: &Timing, ceilings: &Ceilings) -> [String; 8] {
+    let of_limit = match percents(case, timing, ceilings) {
+        (of_copy, Some(of_gemm)) if of_gemm > of_copy => format!("{of_gemm:.0} % of GEMM"),
+        (of_copy, _) => format!("{of_copy:.0} % of copy"),
+    };
     [
         case.kernel.to_owned(),
         case.shape.clone(),
         format!("{:.2}", timing.median_us),
         format!("{:.2}–{:.2}", timing.p10_us, timing.p90_us),
         format!("{:.2}", case.bytes / 1e6),
-        format!("{gb:.0}"),
-        format!("{:.0} %", 100.0 * gb / copy),
-        tflop.map_or("–".to_owned(), |t| format!("{t:.1}")),
+        format!("{:.0}", gb_per_s(case, timing)),
+        tflop_per_s(case, timing).map_or("–".to_owned(), |t| format!("{t:.1}")),
+        of_limit,
     ]
 }
 
-fn record(case: &Case, timing: &Timing) -> serde_json::Value {
+fn record(case: &Case, timing: &Timing, ceilings: &Ceilings) -> serde_json::Value {
+    let (of_copy, of_gemm) = percents(case, timing, ceilings);
     json!({
         "kernel": case.kernel,
         "shape": case.shape,
@@ -130,5 +145,7 @@ fn record(case: &Case, timing: &Timing) -> serde_json::Value {
         "flop": case.flop,
         "gb_per_s": gb_per_s(case, timing),
         "tflop_per_s": tflop_per_s(case, timing),
+        "percent_of_copy": of_copy,
+        "percent_of_gemm": of_gemm,
     })
 }

@@ -21,7 +21,8 @@ pub struct ModelArgs {
     /// auto, cpu, cuda or cuda:N; auto takes CUDA where a GPU, its driver and the kernels are there
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: DeviceChoice,
-    /// f32, f16 or bf16; without it bf16 on CUDA, f32 on a CPU
+    /// f32, f16 or bf16: of the weights, and on CUDA of all else; on a CPU all else is f32, and f16
+    /// not possible. Without it bf16 on CUDA, on a CPU f32, or bf16 where the checkpoint is
     #[arg(long, value_name = "DTYPE")]
     pub dtype: Option<Dtype>,
     /// Tokens in a page of the KV cache; a power of two

@@ -4,7 +4,7 @@ use anyhow::Context;
 use batchlab::Error;
 use batchlab::model::ModelSpec;
 use batchlab::report::{Plan, Verified};
-use batchlab::runner::{Dtype, KvBudget, RunnerOptions, Target};
+use batchlab::runner::{KvBudget, RunnerOptions};
 use batchlab::sizing::{Row, Sizing};
 
 use super::engine_args::{ModelArgs, bytes};
@@ -73,10 +73,7 @@ impl PlanArgs {
         let sizing = Sizing {
             spec,
             target: place.target,
-            dtype: self.model.dtype.unwrap_or(match place.target {
-                Target::Cpu => Dtype::F32,
-                Target::Cuda { .. } => Dtype::BF16,
-            }),
+            dtype: (self.model.dtype).unwrap_or_else(|| place.target.usual_dtype(spec)),
             page_size: self.model.kv_block_size,
             input_len: self.input_len,
         };

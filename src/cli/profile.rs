@@ -32,7 +32,8 @@ pub fn run(
     warm_up: &Generated,
 ) -> anyhow::Result<()> {
     let ceilings = runner.measure_ceilings().map_err(Error::from)?;
-    let network = NetworkSize::of(&job.model.spec, &runner.kv_layout());
+    let weight = runner.dtype().bytes();
+    let network = NetworkSize::of(&job.model.spec, &runner.kv_layout(), weight);
     runner.time_steps(true).map_err(Error::from)?;
     let mut runs = Vec::new();
     for _ in 0..args.num_runs {

@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn a_request_is_split_into_what_bounds_it() {
         let spec = ModelSpec::open(Some("dummy:gpt2")).unwrap();
-        let network = NetworkSize::of(&spec, &spec.kv_layout(32, 2));
+        let network = NetworkSize::of(&spec, &spec.kv_layout(32, 2), 2);
         let steps = [
             step(true, 40, 40, 50),
             step(false, 1, 41, 20),
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn a_cache_gives_no_more_than_all_of_the_time() {
         let spec = ModelSpec::open(None).unwrap();
-        let network = NetworkSize::of(&spec, &spec.kv_layout(32, 4));
+        let network = NetworkSize::of(&spec, &spec.kv_layout(32, 4), 4);
         let slow = Ceilings {
             copy_bytes_per_s: 1.0,
             flop_per_s: 1e12,

@@ -75,12 +75,13 @@ pub struct NetworkSize {
     read_by_a_step: f64,
     /// layers · Hq · D
     attention_width: f64,
-    bytes_per_element: f64,
+    bytes_per_weight: f64,
     kv_bytes_per_token: f64,
 }
 
 impl NetworkSize {
-    pub fn of(spec: &ModelSpec, layout: &KvLayout) -> Self {
+    /// With weights of so many bytes each.
+    pub fn of(spec: &ModelSpec, layout: &KvLayout, bytes_per_weight: usize) -> Self {
         let head = Param::head(spec);
         let total = |wanted: &dyn Fn(Param) -> bool| -> f64 {
             let params = Param::all(spec).filter(|&p| wanted(p));
@@ -101,7 +102,7 @@ impl NetworkSize {
                 p == head || !matches!(p, Param::TokenEmbedding | Param::PositionEmbedding)
             }),
             attention_width: (spec.layers * spec.heads * spec.head_dim) as f64,
-            bytes_per_element: layout.bytes_per_element as f64,
+            bytes_per_weight: bytes_per_weight as f64,
             kv_bytes_per_token: layout.bytes_per_token() as f64,
         }
     }
@@ -115,7 +116,7 @@ impl NetworkSize {
         Work {
             flop: 2.0 * (tokens * self.layer_matrices + rows * self.head)
                 + 4.0 * self.attention_width * step.query_key_pairs as f64,
-            bytes: self.bytes_per_element * self.read_by_a_step
+            bytes: self.bytes_per_weight * self.read_by_a_step
                 + self.kv_bytes_per_token * kv_positions,
         }
     }
@@ -129,7 +130,7 @@ mod tests {
     /// layers of matrices with 12·768² elements.
     fn distilgpt2() -> NetworkSize {
         let spec = ModelSpec::open(Some("dummy:distilgpt2")).unwrap();
-        NetworkSize::of(&spec, &spec.kv_layout(32, 4))
+        NetworkSize::of(&spec, &spec.kv_layout(32, 4), 4)
     }
 
     #[test]
@@ -176,7 +177,7 @@ mod tests {
             query_key_pairs: 300,
             ..StepShape::default()
         };
-        let work = NetworkSize::of(&spec, &spec.kv_layout(32, 2)).work(&step);
+        let work = NetworkSize::of(&spec, &spec.kv_layout(32, 2), 2).work(&step);
         let (layers, head) = (32.0 * 4096.0 * 53_248.0, 128_256.0 * 4096.0);
         let flop = 2.0 * 2.0 * (layers + head) + 4.0 * (32.0 * 4096.0) * 300.0;
         assert_eq!(work.flop, flop);

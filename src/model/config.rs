@@ -191,6 +191,12 @@ impl<'a> Config<'a> {
         }
     }
 
+    /// Whether the weights are in bf16, by the key of transformers 4 or 5.
+    pub(super) fn says_bf16(&self) -> bool {
+        let value = self.given("dtype").or_else(|| self.given("torch_dtype"));
+        value.is_some_and(|value| value == "bfloat16")
+    }
+
     /// Refuses weights that are stored in another form than the compute type's.
     pub(super) fn unquantized(&self) -> Result<(), ModelError> {
         let key = "quantization_config";

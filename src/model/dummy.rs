@@ -53,6 +53,7 @@ fn gpt2(layers: usize, channels: usize) -> ModelSpec {
         mlp_bias: true,
         tied_head: true,
         eos_tokens: vec![50256],
+        bf16_weights: false,
     }
 }
 
@@ -78,6 +79,7 @@ fn llama_7b() -> ModelSpec {
         mlp_bias: false,
         tied_head: false,
         eos_tokens: vec![2],
+        bf16_weights: false,
     }
 }
 

@@ -50,6 +50,7 @@ pub(super) fn spec(name: &str, config: &Config<'_>) -> Result<ModelSpec, ModelEr
         mlp_bias: true,
         tied_head: config.flag("tie_word_embeddings", true)?,
         eos_tokens: config.eos_tokens(vocab)?.unwrap_or_default(),
+        bf16_weights: config.says_bf16(),
     })
 }
 

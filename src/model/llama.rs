@@ -44,6 +44,7 @@ pub(super) fn spec(
         mlp_bias: is_llama && config.flag("mlp_bias", false)?,
         tied_head: config.flag("tie_word_embeddings", false)?,
         eos_tokens: config.eos_tokens(vocab)?.unwrap_or_default(),
+        bf16_weights: config.says_bf16(),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{ModelError, ModelSpec, NormKind, Positions, Stored};
+use super::{Element, ModelError, ModelSpec, NormKind, Positions, Stored};
 
 /// A parameter by role. Matrices are `[in, out]` row-major, so that `y = x · W`.
 ///
@@ -195,20 +195,23 @@ pub enum ParamData<'a> {
 }
 
 impl ParamData<'_> {
-    /// The values in f32, exact for every stored type. `count` is [`Param::count`].
-    pub fn to_f32(&self, count: usize) -> Result<Vec<f32>, ModelError> {
+    /// The values in `T`, exact in f32 for every stored type. `count` is [`Param::count`].
+    ///
+    /// # Errors
+    /// A value that overflows `T`.
+    pub fn to_vec<T: Element>(&self, count: usize) -> Result<Vec<T>, ModelError> {
         match *self {
             Self::Stored(ref stored) => {
-                let mut values = vec![0.0; count];
+                let mut values = vec![T::zeroed(); count];
                 stored.read(0, &mut values)?;
                 Ok(values)
             }
             Self::Seeded {
                 mean, spread: 0.0, ..
-            } => Ok(vec![mean; count]),
+            } => Ok(vec![T::from_f32(mean); count]),
             Self::Seeded { seed, mean, spread } => Ok((0..count as u64)
                 .into_par_iter()
-                .map(|i| mean + spread * seeded_unit(seed, i))
+                .map(|i| T::from_f32(mean + spread * seeded_unit(seed, i)))
                 .collect()),
         }
     }

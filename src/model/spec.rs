@@ -85,6 +85,8 @@ pub struct ModelSpec {
     pub tied_head: bool,
     /// Tokens that end a sequence.
     pub eos_tokens: Vec<u32>,
+    /// The checkpoint says that its weights are in bf16.
+    pub bf16_weights: bool,
 }
 
 impl ModelSpec {

@@ -34,8 +34,8 @@ impl Plan<'_> {
 
     /// For the terminal.
     pub fn text(&self) -> Result<String, Error> {
-        let Sizing { spec, dtype, .. } = self.sizing;
-        let layout = self.sizing.layout();
+        let spec = self.sizing.spec;
+        let (layout, kv_dtype) = (self.sizing.layout(), self.sizing.kv_dtype());
         let (sequence, paged) = self.sequence_bytes()?;
         let mut lines = vec![
             format!(
@@ -48,11 +48,11 @@ impl Plan<'_> {
                 whole(spec.max_positions as u64),
             ),
             format!(
-                "KV cache in {dtype}: 2 × {} layers × {} heads × {} × {} B = {} B a token",
+                "KV cache in {kv_dtype}: 2 × {} layers × {} heads × {} × {} B = {} B a token",
                 spec.layers,
                 spec.kv_heads,
                 spec.head_dim,
-                dtype.bytes(),
+                kv_dtype.bytes(),
                 whole(layout.bytes_per_token() as u64),
             ),
             format!(

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{RunnerError, RunnerOptions, cpu, cuda};
+use super::{Dtype, RunnerError, RunnerOptions, cpu, cuda};
 use crate::model::ModelSpec;
 
 /// Bytes by what they are for.
@@ -56,6 +56,23 @@ impl Target {
     /// Multiprocessors of an H100 or H200, where no GPU can be asked: the larger the number, the
     /// more scratch, by well under a megabyte.
     pub const USUAL_SMS: usize = 132;
+
+    /// The type of the weights where none is asked for: bf16 on CUDA; on a CPU f32, or bf16 where
+    /// that is the checkpoint's own, so that nothing is rounded.
+    pub fn usual_dtype(self, spec: &ModelSpec) -> Dtype {
+        match self {
+            Self::Cpu if !spec.bf16_weights => Dtype::F32,
+            Self::Cpu | Self::Cuda { .. } => Dtype::BF16,
+        }
+    }
+
+    /// The type of keys and values beside weights of a type.
+    pub fn kv_dtype(self, weights: Dtype) -> Dtype {
+        match self {
+            Self::Cpu => Dtype::F32,
+            Self::Cuda { .. } => weights,
+        }
+    }
 
     /// Bytes that a runner leaves to the driver besides its footprint.
     pub fn reserve(self) -> u64 {

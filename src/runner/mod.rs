@@ -41,6 +41,8 @@ pub trait Runner {
     fn pci_bus_id(&self) -> Option<String> {
         None
     }
+    /// Of the weights.
+    fn dtype(&self) -> Dtype;
     fn limits(&self) -> Limits;
     fn kv_layout(&self) -> KvLayout;
     /// Pages in the KV slab.

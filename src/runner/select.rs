@@ -16,7 +16,7 @@ pub enum DeviceChoice {
     Cuda { ordinal: usize },
 }
 
-/// The type a runner computes in.
+/// The type of a runner's weights: on CUDA of all that it computes in, on a CPU beside f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dtype {
     F32,
@@ -57,7 +57,7 @@ pub enum CublasLt {
 /// How a runner is opened.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RunnerOptions {
-    /// None: bf16 on CUDA, f32 on a CPU.
+    /// None: [`Target::usual_dtype`](super::Target::usual_dtype).
     pub dtype: Option<Dtype>,
     /// P, positions in a KV page; a power of two.
     pub page_size: usize,
@@ -106,9 +106,9 @@ pub fn open(
     let runner: Box<dyn Runner> = match cuda {
         Some(ordinal) => Box::new(CudaRunner::open(ordinal, model, options)?),
         None => {
-            if let Some(dtype @ (Dtype::F16 | Dtype::BF16)) = options.dtype {
+            if options.dtype == Some(Dtype::F16) {
                 return Err(RunnerError::Options(format!(
-                    "the CPU runner computes in f32, not {dtype} (CPU: {why}); leave --dtype out or use --device cuda"
+                    "the CPU runner has weights in f32 or bf16, not f16 (CPU: {why}); use --dtype bf16 or --device cuda"
                 )));
             }
             Box::new(CpuRunner::new(model, options)?)

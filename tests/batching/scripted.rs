@@ -11,7 +11,7 @@ use batchlab::kv::KvLayout;
 use batchlab::metrics::Ceilings;
 use batchlab::plan::{RowPlan, StepOutput, StepPlan};
 use batchlab::request::Request;
-use batchlab::runner::{Limits, MemoryUse, Runner, RunnerError};
+use batchlab::runner::{Dtype, Limits, MemoryUse, Runner, RunnerError};
 use batchlab::sampling::Sampling;
 use batchlab::scheduler::Padding;
 
@@ -126,6 +126,9 @@ impl<'a> ScriptedRunner<'a> {
 impl Runner for ScriptedRunner<'_> {
     fn describe(&self) -> String {
         "scripted".into()
+    }
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
     }
     fn limits(&self) -> Limits {
         self.limits

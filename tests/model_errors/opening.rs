@@ -73,7 +73,7 @@ fn the_bundled_model_opens() {
     assert_eq!((model.spec.vocab, model.spec.head_dim), (50257, 64));
     for param in Param::all(&model.spec) {
         let data = model.param(param).unwrap();
-        let values = data.to_f32(param.count(&model.spec)).unwrap();
+        let values = data.to_vec::<f32>(param.count(&model.spec)).unwrap();
         assert_eq!(values.len(), param.count(&model.spec));
     }
 }
@@ -85,7 +85,7 @@ fn dummy_weights_have_gpt2s_shape_and_spread() {
     assert_eq!(total, 81_912_576, "distilgpt2's own number of parameters");
     let values = |param: Param| {
         let data = model.param(param).unwrap();
-        data.to_f32(param.count(&model.spec)).unwrap()
+        data.to_vec::<f32>(param.count(&model.spec)).unwrap()
     };
     assert!(values(Param::AttnNormWeight(3)).iter().all(|&v| v == 1.0));
     assert!(values(Param::QkvBias(0)).iter().all(|&v| v == 0.0));

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::matmul::PackedMatrix;
+use super::matmul::{PackedMatrix, Weight};
 use super::memory::Demand;
 use crate::metrics::Ceilings;
 use crate::runner::{Footprint, RunnerError};
@@ -16,8 +16,9 @@ const ROWS: usize = 512;
 const SIDE: usize = 2048;
 const ROUNDS: usize = 10;
 
-/// The rates of a copy between two buffers and of a product on the runner's own path.
-pub fn measure() -> Result<Ceilings, RunnerError> {
+/// The rates of a copy between two buffers and of a product on the runner's own path, with weights
+/// in `T`.
+pub fn measure<T: Weight>() -> Result<Ceilings, RunnerError> {
     let demand = Demand(Footprint {
         scratch: 4 * (2 * COPIED + 2 * SIDE * SIDE + 3 * ROWS * SIDE) as u64,
         ..Footprint::default()
@@ -25,8 +26,8 @@ pub fn measure() -> Result<Ceilings, RunnerError> {
     demand.check()?;
     Ok(Ceilings {
         copy_bytes_per_s: copy(&demand)?,
-        flop_per_s: product(&demand)?,
-        product_by: "gemm",
+        flop_per_s: product::<T>(&demand)?,
+        product_by: T::PRODUCT_BY,
     })
 }
 
@@ -44,10 +45,11 @@ fn copy(demand: &Demand) -> Result<f64, RunnerError> {
     Ok(2.0 * size_of_val(&*from) as f64 / seconds)
 }
 
-fn product(demand: &Demand) -> Result<f64, RunnerError> {
+fn product<T: Weight>(demand: &Demand) -> Result<f64, RunnerError> {
     let mut x = demand.zeros((ROWS * SIDE) as u64)?;
     x.fill(0.5);
-    let matrix = PackedMatrix::pack(&vec![0.25; SIDE * SIDE], SIDE, SIDE);
+    let weights = vec![T::from_f32(0.25); SIDE * SIDE];
+    let matrix = PackedMatrix::pack(&weights, SIDE, SIDE);
     let mut y = demand.zeros((ROWS * SIDE) as u64)?;
     let mut blocks = demand.zeros(PackedMatrix::scratch_len(ROWS, SIDE) as u64)?;
     let seconds = fastest(|| matrix.matmul(&mut y, &x, &mut blocks));

@@ -1,5 +1,6 @@
-//! The CPU runner: the readable specification of a step, in f32.
+//! The CPU runner: the readable specification of a step. It computes in f32; its weights may be in bf16.
 
+mod bf16;
 mod ceilings;
 mod forward;
 mod matmul;
@@ -13,6 +14,7 @@ use rayon::prelude::*;
 
 use super::{
     Bounds, Dtype, Footprint, KvBudget, Limits, MemoryUse, Runner, RunnerError, RunnerOptions,
+    Target,
 };
 use crate::kv::KvLayout;
 use crate::metrics::Ceilings;
@@ -29,6 +31,7 @@ pub use memory::available as available_memory;
 /// the rayon pool it is called from, the global one by default; results do not depend on its size.
 pub struct CpuRunner {
     spec: ModelSpec,
+    dtype: Dtype,
     bounds: Bounds,
     layout: KvLayout,
     weights: Weights,
@@ -43,11 +46,12 @@ pub struct CpuRunner {
 }
 
 impl CpuRunner {
-    /// Decodes the weights and places the KV slab. Errors: a type other than f32, a page size that
+    /// Decodes the weights and places the KV slab. Errors: weights in f16, a page size that
     /// is no power of two, memory that does not suffice, a damaged model.
     pub fn new(model: &Model, options: &RunnerOptions) -> Result<Self, RunnerError> {
         let spec = &model.spec;
         let asked = footprint(spec, options)?;
+        let dtype = weights_dtype(spec, options)?;
         let layout = spec.kv_layout(options.page_size, size_of::<f32>());
         let pages = kv_pages(&layout, options)?;
         let demand = Demand(Footprint {
@@ -67,8 +71,12 @@ impl CpuRunner {
             kv: demand.zeros(demand.0.kv / size_of::<f32>() as u64)?,
             scratch: Scratch::new(spec, &options.limits, &demand)?,
             asked: demand.0,
-            weights: Weights::load(model, options.limits.max_kv_len)?,
+            weights: match dtype {
+                Dtype::BF16 => Weights::load::<half::bf16>(model, options.limits.max_kv_len)?,
+                _ => Weights::load::<f32>(model, options.limits.max_kv_len)?,
+            },
             spec: spec.clone(),
+            dtype,
             last_rows: 0,
             output: None,
         })
@@ -94,11 +102,7 @@ pub(super) fn footprint(
     spec: &ModelSpec,
     options: &RunnerOptions,
 ) -> Result<Footprint, RunnerError> {
-    if !matches!(options.dtype, None | Some(Dtype::F32)) {
-        return Err(RunnerError::Options(
-            "the CPU computes in f32 only; leave out --dtype or use --device cuda".into(),
-        ));
-    }
+    let dtype = weights_dtype(spec, options)?;
     if !options.page_size.is_power_of_two() {
         return Err(RunnerError::Options(format!(
             "a KV page of {} positions is not possible; use a power of two",
@@ -107,10 +111,21 @@ pub(super) fn footprint(
     }
     let layout = spec.kv_layout(options.page_size, size_of::<f32>());
     Ok(Footprint {
-        weights: Weights::bytes(spec, options.limits.max_kv_len),
+        weights: Weights::bytes(spec, options.limits.max_kv_len, dtype.bytes()),
         scratch: Scratch::bytes(spec, &options.limits),
         kv: usable_pages(&layout, &options.limits).saturating_mul(layout.bytes_per_page() as u64),
     })
+}
+
+/// Of the two that [`matmul::Weight`] is.
+fn weights_dtype(spec: &ModelSpec, options: &RunnerOptions) -> Result<Dtype, RunnerError> {
+    let usual = || Target::Cpu.usual_dtype(spec);
+    match options.dtype.unwrap_or_else(usual) {
+        Dtype::F16 => Err(RunnerError::Options(
+            "on a CPU weights are f32 or bf16, not f16; use --dtype bf16 or --device cuda".into(),
+        )),
+        dtype => Ok(dtype),
+    }
 }
 
 /// Pages that full rows of the longest context fill.
@@ -138,7 +153,15 @@ fn kv_pages(layout: &KvLayout, options: &RunnerOptions) -> Result<u64, RunnerErr
 
 impl Runner for CpuRunner {
     fn describe(&self) -> String {
-        format!("CPU, {} threads, f32", rayon::current_num_threads())
+        let weights = match self.dtype {
+            Dtype::F32 => "f32".to_owned(),
+            other => format!("f32, weights in {other}"),
+        };
+        format!("CPU, {} threads, {weights}", rayon::current_num_threads())
+    }
+
+    fn dtype(&self) -> Dtype {
+        self.dtype
     }
 
     fn limits(&self) -> Limits {
@@ -166,7 +189,10 @@ impl Runner for CpuRunner {
     }
 
     fn measure_ceilings(&mut self) -> Result<Ceilings, RunnerError> {
-        ceilings::measure()
+        match self.dtype {
+            Dtype::BF16 => ceilings::measure::<half::bf16>(),
+            _ => ceilings::measure::<f32>(),
+        }
     }
 
     fn submit(&mut self, plan: &StepPlan) -> Result<(), RunnerError> {

@@ -1,7 +1,8 @@
-//! A model's parameters in f32, decoded and packed once when the runner opens.
+//! A model's parameters, decoded and packed once when the runner opens: matrices in the type asked
+//! for, all else in f32.
 
-use super::matmul::PackedMatrix;
-use crate::model::{Model, ModelError, ModelSpec, Param, Positions};
+use super::matmul::{PackedMatrix, Weight};
+use crate::model::{Element, Model, ModelError, ModelSpec, Param, Positions};
 
 /// A norm's `[C]` weight, and its bias where it has one.
 pub struct Norm {
@@ -43,13 +44,11 @@ pub enum PositionTable {
 }
 
 impl Weights {
-    /// For rows of up to `max_kv_len` positions.
-    pub fn load(model: &Model, max_kv_len: usize) -> Result<Self, ModelError> {
+    /// For rows of up to `max_kv_len` positions, matrices in `T`.
+    pub fn load<T: Weight>(model: &Model, max_kv_len: usize) -> Result<Self, ModelError> {
         let spec = &model.spec;
         let c = spec.channels;
-        let values = |param: Param| -> Result<Vec<f32>, ModelError> {
-            model.param(param)?.to_f32(param.count(spec))
-        };
+        let values = |param| read::<f32>(model, param);
         let optional = |param: Param| param.is_of(spec).then(|| values(param)).transpose();
         let norm = |weight, bias| -> Result<_, ModelError> {
             Ok(Norm {
@@ -58,7 +57,7 @@ impl Weights {
             })
         };
         let linear = |weight, bias, inputs, outputs| -> Result<_, ModelError> {
-            let matrix = values(weight)?;
+            let matrix = read::<T>(model, weight)?;
             Ok(Linear {
                 matrix: PackedMatrix::pack(&matrix, inputs, outputs),
                 bias: optional(bias)?,
@@ -76,12 +75,13 @@ impl Weights {
                 mlp_down: linear(Param::MlpDownWeight(i), Param::MlpDownBias(i), f, c)?,
             })
         };
-        let token_embedding = values(Param::TokenEmbedding)?;
-        let own_head = optional(Param::Head)?;
-        let head = own_head.as_ref().unwrap_or(&token_embedding);
+        let head = read::<T>(model, Param::head(spec))?;
         Ok(Self {
-            head: PackedMatrix::pack_transposed(head, c, spec.vocab),
-            token_embedding,
+            head: PackedMatrix::pack_transposed(&head, c, spec.vocab),
+            token_embedding: match spec.tied_head {
+                true => head.into_iter().map(T::to_f32).collect(),
+                false => values(Param::TokenEmbedding)?,
+            },
             positions: match spec.positions {
                 Positions::Learned => PositionTable::Learned(values(Param::PositionEmbedding)?),
                 Positions::Rotary(rope) => PositionTable::Rotary(
@@ -95,9 +95,10 @@ impl Weights {
 
     /// Bytes that the loaded parameters take.
     pub fn held_bytes(&self) -> u64 {
-        let optional = |values: &Option<Vec<f32>>| values.as_ref().map_or(0, Vec::len);
-        let norm = |n: &Norm| n.weight.len() + optional(&n.bias);
-        let linear = |l: &Linear| l.matrix.len() + optional(&l.bias);
+        let vector = |values: &[f32]| size_of_val(values);
+        let optional = |values: &Option<Vec<f32>>| values.as_deref().map_or(0, vector);
+        let norm = |n: &Norm| vector(&n.weight) + optional(&n.bias);
+        let linear = |l: &Linear| l.matrix.held_bytes() + optional(&l.bias);
         let layer = |l: &Layer| {
             [&l.qkv, &l.attn_out, &l.mlp_up, &l.mlp_down]
                 .map(linear)
@@ -107,36 +108,42 @@ impl Weights {
                 + norm(&l.mlp_norm)
         };
         let positions = match &self.positions {
-            PositionTable::Learned(values) => values.len(),
-            PositionTable::Rotary(table) => 2 * table.len(),
+            PositionTable::Learned(values) => vector(values),
+            PositionTable::Rotary(table) => size_of_val(&**table),
         };
-        let embeddings = self.token_embedding.len() + positions + self.head.len();
+        let embeddings = vector(&self.token_embedding) + positions + self.head.held_bytes();
         let layers: usize = self.layers.iter().map(layer).sum();
-        4 * (embeddings + layers + norm(&self.final_norm)) as u64
+        (embeddings + layers + norm(&self.final_norm)) as u64
     }
 
-    /// Bytes that [`Self::load`] will hold.
-    pub fn bytes(spec: &ModelSpec, max_kv_len: usize) -> u64 {
-        let packed = |param: Param| match param {
+    /// Bytes that [`Self::load`] will hold, with matrices of so many bytes an element.
+    pub fn bytes(spec: &ModelSpec, max_kv_len: usize, matrix_element: usize) -> u64 {
+        let held = |param: Param| match param {
             Param::QkvWeight(_)
             | Param::AttnOutWeight(_)
             | Param::MlpUpWeight(_)
             | Param::MlpDownWeight(_) => {
                 let shape = param.shape(spec);
-                PackedMatrix::packed_len(shape[0], shape[1])
+                PackedMatrix::bytes(shape[0], shape[1], matrix_element)
             }
             // Only its packed form, counted below.
             Param::Head => 0,
-            other => other.count(spec),
+            other => other.count(spec) * size_of::<f32>(),
         };
-        let params: u64 = Param::all(spec).map(|param| packed(param) as u64).sum();
-        let head = PackedMatrix::packed_len(spec.channels, spec.vocab) as u64;
+        let params: u64 = Param::all(spec).map(|param| held(param) as u64).sum();
+        let head = PackedMatrix::bytes(spec.channels, spec.vocab, matrix_element);
         let rotary = match spec.positions {
             Positions::Learned => 0,
-            Positions::Rotary(_) => rotary_positions(spec, max_kv_len) * spec.head_dim,
+            Positions::Rotary(_) => {
+                rotary_positions(spec, max_kv_len) * spec.head_dim * size_of::<f32>()
+            }
         };
-        4 * (params + head + rotary as u64)
+        params + (head + rotary) as u64
     }
+}
+
+fn read<T: Element>(model: &Model, param: Param) -> Result<Vec<T>, ModelError> {
+    model.param(param)?.to_vec(param.count(&model.spec))
 }
 
 /// Positions that a row of up to `max_kv_len` can have.

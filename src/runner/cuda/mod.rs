@@ -266,6 +266,10 @@ impl Runner for CudaRunner {
         pci_bus_id(self.device.context.ordinal()).ok()
     }
 
+    fn dtype(&self) -> Dtype {
+        self.pipeline.network.dtype
+    }
+
     fn limits(&self) -> Limits {
         self.bounds.limits
     }
