@@ -56,8 +56,9 @@ struct alignas(EIGHT_ROWS) Pipeline {
 };
 
 // Work `index`. The tiles with the most keys come first, those of a few heads at a time, whose keys and
-// values then stay in the L2 cache. Tiles of queries start with the first that sees a key, tiles of
-// keys with the page or tile of the first: left padding costs nothing.
+// values then stay in the L2 cache. Tiles of keys start with the page, or the tile, of the first that
+// exists, tiles of queries no earlier: left padding costs nothing, and the diagonal of an aligned row
+// crosses one tile of keys for each of queries.
 template <typename Pipeline, typename T>
 __device__ inline void find_work(Work& w, const AttentionPrefillWgmmaParams<T>& params, int index) {
     constexpr int QUERIES = Pipeline::QUERIES, TILE = Pipeline::TILE;
@@ -72,8 +73,8 @@ __device__ inline void find_work(Work& w, const AttentionPrefillWgmmaParams<T>& 
     w.begin = p.kv_start[w.row];
     w.end = p.kv_len[w.row];
     w.offset = w.end - w.query_len;
-    w.first_query = max(w.begin - w.offset, 0) + tile * QUERIES;
     w.first = w.begin & -min(p.page_size, TILE);
+    w.first_query = max(w.first - w.offset, 0) + tile * QUERIES;
     const int last_index = w.offset + min(w.first_query + QUERIES, w.query_len) - 1;
     w.last = w.first_query < w.query_len ? w.first + (last_index - w.first) / TILE * TILE : w.first - 1;
 }
