@@ -496,6 +496,22 @@ fn what_a_gpu_reaches_is_measured_beside_a_model() {
 }
 
 #[test]
+fn the_kernels_of_a_gpu_are_named() {
+    if !has_gpu() {
+        return;
+    }
+    let paths = cuda::paths(0).unwrap();
+    println!("{paths:#?}");
+    assert!(paths.device.contains("cuda:0") && paths.code.starts_with("sm_"));
+    // One row goes to the same kernel everywhere.
+    let one_row = paths
+        .paths
+        .iter()
+        .find(|p| p.operation.starts_with("1 rows"));
+    assert!(one_row.unwrap().kernel.starts_with("linear_small"));
+}
+
+#[test]
 fn devices_that_are_not_there_are_named_with_a_remedy() {
     let model = Model::open(Some(FIXTURE)).unwrap();
     let options = options(&model, Dtype::F32);
