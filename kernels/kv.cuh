@@ -50,6 +50,7 @@ struct QkvColumn {
 
     __device__ QkvColumn(const QkvTarget<T>& to, int column)
         : q_width(to.query_heads * to.head_dim) {
+        if (!to.q) return;
         const int kv_width = to.kv_heads * to.head_dim;
         turn_stride = to.head_dim;
         if (to.rotary && column < q_width + kv_width) turn = to.rotary + column % to.head_dim;

@@ -3,7 +3,7 @@
 // keys and values of X·W + bias to their places, the first two turned by rotary positions.
 //
 // A thread finishes WIDTH neighbouring columns of several rows. WIDTH divides 8, so that the columns
-// belong to one head, and holds whole pairs.
+// belong to one head, and holds whole pairs. REPEATS: it does so in a loop (activation.cuh).
 #pragma once
 
 #include "activation.cuh"
@@ -11,7 +11,7 @@
 #include "kv.cuh"
 #include "params.cuh"
 
-template <typename T, int WIDTH>
+template <typename T, int WIDTH, bool REPEATS = false>
 struct Columns {
     // Where these columns of a row go, both null when nowhere, and what the product is added to, or
     // the angles by which it is turned.
@@ -80,7 +80,7 @@ struct Columns {
             if (p.activation != IDENTITY) {
 #pragma unroll
                 for (int i = 0; i < WIDTH; i += 2) {
-                    const float2 v = activate_pair(p.activation, make_float2(product[i], product[i + 1]));
+                    const float2 v = activate_pair<REPEATS>(p.activation, make_float2(product[i], product[i + 1]));
                     product[i] = v.x;
                     product[i + 1] = v.y;
                 }
@@ -93,7 +93,7 @@ private:
     __device__ void write_gated(T* y, const float (&product)[WIDTH]) const {
         static_assert(WIDTH == 2 || WIDTH == 4);
         const float2 gates = make_float2(product[0], product[WIDTH - 2]);
-        const float2 opened = activate_pair(p.activation, gates);
+        const float2 opened = activate_pair<REPEATS>(p.activation, gates);
         if constexpr (WIDTH == 2) {
             store_one(y, opened.x * product[1]);
         } else {

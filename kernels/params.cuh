@@ -109,6 +109,21 @@ static_assert(sizeof(LogitsParams<float>) == 40);
 static_assert(offsetof(LogitsParams<float>, m) == 24);
 static_assert(offsetof(LogitsParams<float>, k) == 32);
 
+// The driver's CUtensorMap. A kernel finds it in a `__grid_constant__` parameter.
+struct alignas(128) TensorMap {
+    uint64_t opaque[16];
+};
+
+template <typename T>
+struct LinearWideParams {
+    TensorMap x;
+    TensorMap w;
+    LinearParams<T> linear;
+};
+static_assert(sizeof(LinearWideParams<uint16_t>) == 512);
+static_assert(offsetof(LinearWideParams<uint16_t>, w) == 128);
+static_assert(offsetof(LinearWideParams<uint16_t>, linear) == 256);
+
 template <typename T>
 struct KvAppendParams {
     const T* qkv;

@@ -22,6 +22,21 @@ struct Barrier {
     __device__ void arrive() {
         asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(this)) : "memory");
     }
+    // The same at the barrier that block `rank` of the cluster has in this place.
+    template <int CLUSTER>
+    __device__ void arrive_in_cluster(int rank) {
+        if constexpr (CLUSTER == 1) {
+            arrive();
+        } else {
+            // Without a scope: one of the whole cluster would first wait for all that the thread wrote.
+            asm volatile(
+                "{ .reg .u32 remote;\n"
+                "mapa.shared::cluster.u32 remote, %0, %1;\n"
+                "mbarrier.arrive.shared::cluster.b64 _, [remote]; }" ::"r"(shared_address(this)),
+                "r"(rank)
+                : "memory");
+        }
+    }
     // Arrives, and announces bytes of copies.
     __device__ void expect(int bytes) {
         asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(this)), "r"(bytes)
@@ -44,6 +59,20 @@ __device__ inline void copy_box(void* to, const TensorMap& map, int row, int col
             shared_address(to)),
         "l"(&map), "r"(column), "r"(row), "r"(shared_address(&done))
         : "memory");
+}
+
+// The same to this place in every block of the cluster, and bytes to the barrier of each.
+template <int CLUSTER>
+__device__ inline void copy_box_to_all(void* to, const TensorMap& map, int row, int column, Barrier& done) {
+    if constexpr (CLUSTER == 1) {
+        copy_box(to, map, row, column, done);
+    } else {
+        asm volatile(
+            "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, "
+            "%3}], [%4], %5;" ::"r"(shared_address(to)),
+            "l"(&map), "r"(column), "r"(row), "r"(shared_address(&done)), "h"(static_cast<uint16_t>((1 << CLUSTER) - 1))
+            : "memory");
+    }
 }
 
 // Moves registers from a warpgroup that needs few to others: all its warps must come by.

@@ -73,6 +73,9 @@ pub fn all(sms: usize) -> Vec<Case> {
         for rows in [32, 64, 128, 256, 512] {
             cases.push(linear("linear_tiled", Kernels::linear_tiled, rows, k, n));
         }
+        for rows in [32, 64, 128, 256, 512, 4096] {
+            cases.push(linear("linear_wide", Kernels::linear_wide, rows, k, n));
+        }
         for rows in [64, 512, 4096] {
             let multiply = Kernels::linear_portable;
             cases.push(linear("linear_portable", multiply, rows, k, n));

@@ -67,6 +67,14 @@ const LINEAR_TILED: Kernel = Kernel {
     rows: &[1, 33, 64, 65, 100, 128, 129, 256, 300],
 };
 
+/// Every size of tile, one and several rows of them, full and not.
+const LINEAR_WIDE: Kernel = Kernel {
+    name: "linear_wide",
+    launch: Kernels::linear_wide,
+    dtypes: &HALVES,
+    rows: &[1, 63, 64, 65, 128, 129, 256, 257, 512, 513, 700],
+};
+
 /// One and several rows of small tiles, full and not.
 const LINEAR_PORTABLE: Kernel = Kernel {
     name: "linear_portable",
@@ -84,7 +92,8 @@ const LINEAR_PORTABLE_LARGE: Kernel = Kernel {
 /// The GPU, if it has the kernel.
 fn gpu_with(kernel: &Kernel) -> Option<&'static Gpu> {
     let gpu = gpu()?;
-    if kernel.name == LINEAR_TILED.name && !gpu.kernels.has_linear_tiled(Dtype::BF16) {
+    let needs_hopper = [LINEAR_TILED.name, LINEAR_WIDE.name].contains(&kernel.name);
+    if needs_hopper && !gpu.kernels.has_linear_tiled(Dtype::BF16) {
         println!("skipped: {} is for Hopper", kernel.name);
         return None;
     }
@@ -304,6 +313,16 @@ fn linear_tiled_at_the_sizes_of_a_model() {
 }
 
 #[test]
+fn linear_wide() {
+    equals_the_reference(&LINEAR_WIDE, &EDGE_SHAPES, LINEAR_WIDE.rows.len());
+}
+
+#[test]
+fn linear_wide_at_the_sizes_of_a_model() {
+    equals_the_reference(&LINEAR_WIDE, &MODEL_SHAPES, 4);
+}
+
+#[test]
 fn linear_portable() {
     equals_the_reference(&LINEAR_PORTABLE, &EDGE_SHAPES, LINEAR_PORTABLE.rows.len());
 }
@@ -393,6 +412,11 @@ fn linear_tiled_fills_queries_and_pages() {
 }
 
 #[test]
+fn linear_wide_fills_queries_and_pages() {
+    fills_queries_and_pages(&LINEAR_WIDE);
+}
+
+#[test]
 fn linear_portable_fills_queries_and_pages() {
     fills_queries_and_pages(&LINEAR_PORTABLE);
 }
@@ -445,6 +469,13 @@ fn linear_small_gives_a_row_the_same_bits_alone_in_any_company_and_again() {
 fn linear_tiled_gives_a_row_the_same_bits_in_any_company_and_again() {
     keeps_a_rows_bits(&LINEAR_TILED, 64, &[1, 33]);
     keeps_a_rows_bits(&LINEAR_TILED, 192, &[129]);
+}
+
+/// In batches that are cut alike.
+#[test]
+fn linear_wide_gives_a_row_the_same_bits_in_any_company_and_again() {
+    keeps_a_rows_bits(&LINEAR_WIDE, 64, &[1, 33]);
+    keeps_a_rows_bits(&LINEAR_WIDE, 700, &[650]);
 }
 
 #[test]
@@ -507,7 +538,7 @@ fn linear_kernels_refuse_what_they_have_no_code_for() {
         gpu_with(kernel)
             .is_none_or(|gpu| (kernel.launch)(&gpu.kernels, &gpu.stream, dtype, &params).is_err())
     };
-    for kernel in [LINEAR_SMALL, LINEAR_TILED, LINEAR_PORTABLE] {
+    for kernel in [LINEAR_SMALL, LINEAR_TILED, LINEAR_WIDE, LINEAR_PORTABLE] {
         if gpu_with(&kernel).is_none() {
             continue;
         }

@@ -18,7 +18,9 @@ use cudarc::nvrtc::Ptx;
 use super::fatbins;
 use super::ops::DeviceParams;
 use super::ops::attention_prefill_wgmma::Form;
-use super::ops::{attention_prefill, head, linear_portable, linear_small, linear_tiled};
+use super::ops::{
+    attention_prefill, head, linear_portable, linear_small, linear_tiled, linear_wide,
+};
 use crate::runner::{Dtype, RunnerError};
 
 /// D, the head widths that the attention kernels are compiled for.
@@ -113,6 +115,7 @@ pub struct Kernels {
     pub(super) bias_activation: PerDtype<Function>,
     pub(super) linear_small: PerHalf<PerRows<PerColumns<Function>>>,
     pub(super) linear_tiled: PerHalf<Function>,
+    pub(super) linear_wide: PerHalf<[Function; linear_wide::TILES.len()]>,
     pub(super) head: PerHalf<[Function; head::TILES.len()]>,
     pub(super) linear_portable: PerDtype<PerTile<Function>>,
     pub(super) head_portable: PerDtype<PerTile<Function>>,
@@ -152,6 +155,13 @@ impl Kernels {
         let linear_tiled = |dtype: Dtype| {
             let stem = "linear_tiled";
             modules.function(stem, &format!("{stem}_{dtype}"))
+        };
+        let linear_wide = |dtype: Dtype| {
+            per_size(linear_wide::TILES, |tile| {
+                let linear_wide::Tile { rows, columns, .. } = tile;
+                let stem = "linear_wide";
+                modules.function(stem, &format!("{stem}_{dtype}_m{rows}_n{columns}"))
+            })
         };
         let head = |dtype: Dtype| {
             per_size(head::TILES.map(|tile| tile.rows), |m| {
@@ -193,6 +203,10 @@ impl Kernels {
             linear_tiled: PerHalf {
                 f16: linear_tiled(Dtype::F16)?,
                 bf16: linear_tiled(Dtype::BF16)?,
+            },
+            linear_wide: PerHalf {
+                f16: linear_wide(Dtype::F16)?,
+                bf16: linear_wide(Dtype::BF16)?,
             },
             head: PerHalf {
                 f16: head(Dtype::F16)?,
@@ -293,6 +307,10 @@ impl Kernels {
             }
             if let Some(function) = self.linear_tiled.get(dtype) {
                 allow(function, linear_tiled::SHARED_BYTES)?;
+            }
+            let linear_wide = self.linear_wide.get(dtype).into_iter().flatten();
+            for (function, tile) in linear_wide.zip(linear_wide::TILES) {
+                allow(function, tile.shared_bytes())?;
             }
         }
         Ok(())

@@ -22,12 +22,16 @@ const FEW_ROWS_OF_SMALL_WEIGHT: usize = 32;
 /// and of a narrow weight, whose tiles are few, up to twice as many.
 const TILED_ROWS: usize = 256;
 const NARROW_WEIGHT: usize = 2 << 20;
+/// `linear_wide` is ahead of cuBLASLt and the kernels after it up to here; above, cuBLASLt is where it
+/// is found.
+const WIDE_ROWS: usize = 512;
 
 /// Who multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
     LinearSmall,
     LinearTiled,
+    LinearWide,
     LinearPortable,
     CublasLt,
 }
@@ -37,6 +41,7 @@ pub(super) enum By {
 pub(super) struct Means {
     pub dtype: Dtype,
     pub has_linear_tiled: bool,
+    pub has_linear_wide: bool,
     pub has_cublaslt: bool,
 }
 
@@ -45,6 +50,7 @@ impl Means {
         Self {
             dtype,
             has_linear_tiled: kernels.has_linear_tiled(dtype),
+            has_linear_wide: kernels.has_linear_wide(dtype),
             has_cublaslt: gemms.has_cublaslt(),
         }
     }
@@ -53,6 +59,7 @@ impl Means {
     pub fn choose(self, m: usize, k: usize, n: usize) -> By {
         match self.kernel(m, k, n) {
             By::LinearPortable if self.has_cublaslt => By::CublasLt,
+            By::LinearWide if self.has_cublaslt && m > WIDE_ROWS => By::CublasLt,
             kernel => kernel,
         }
     }
@@ -70,6 +77,8 @@ impl Means {
             By::LinearSmall
         } else if self.has_linear_tiled && is_small_weight && m <= tiled_rows {
             By::LinearTiled
+        } else if self.has_linear_wide {
+            By::LinearWide
         } else if m <= FEW_ROWS_OF_SMALL_WEIGHT && is_small_weight {
             By::LinearSmall
         } else {
@@ -84,6 +93,7 @@ impl By {
         match self {
             Self::LinearSmall => "linear_small (mma.sync)",
             Self::LinearTiled => "linear_tiled (wgmma)",
+            Self::LinearWide => "linear_wide (wgmma)",
             Self::LinearPortable if dtype == Dtype::F32 => "linear_portable (CUDA cores)",
             Self::LinearPortable => "linear_portable (mma.sync)",
             Self::CublasLt => "cuBLASLt",
@@ -101,6 +111,7 @@ impl By {
         match self {
             Self::LinearSmall => kernels.linear_small(stream, dtype, p)?,
             Self::LinearTiled => kernels.linear_tiled(stream, dtype, p)?,
+            Self::LinearWide => kernels.linear_wide(stream, dtype, p)?,
             Self::LinearPortable => kernels.linear_portable(stream, dtype, p)?,
             Self::CublasLt => return Ok(false),
         }
@@ -295,17 +306,19 @@ mod tests {
     #[test]
     fn cublaslt_is_never_needed() {
         for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
-            for has_linear_tiled in [false, true] {
+            for on_hopper in [false, true] {
                 for (m, k, n) in [(1, 768, 768), (64, 4096, 12_288), (4096, 768, 2304)] {
                     let with = |has_cublaslt| Means {
                         dtype,
-                        has_linear_tiled,
+                        has_linear_tiled: on_hopper,
+                        has_linear_wide: on_hopper,
                         has_cublaslt,
                     };
                     let kernel = with(false).choose(m, k, n);
                     assert_ne!(kernel, By::CublasLt, "{dtype} {m}×{k}×{n}");
                     let fastest = with(true).choose(m, k, n);
-                    assert!(fastest == kernel || kernel == By::LinearPortable);
+                    let may_yield = [By::LinearPortable, By::LinearWide].contains(&kernel);
+                    assert!(fastest == kernel || may_yield);
                 }
             }
         }

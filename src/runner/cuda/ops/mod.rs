@@ -18,6 +18,7 @@ pub mod linear;
 pub mod linear_portable;
 pub mod linear_small;
 pub mod linear_tiled;
+pub mod linear_wide;
 pub mod penalise;
 pub mod random_fill;
 pub mod residual_norm;
