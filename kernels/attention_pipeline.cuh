@@ -38,6 +38,7 @@ struct alignas(EIGHT_ROWS) Pipeline {
     Queries q[PLACES][GROUPS];
     Tile k[STAGES], v[STAGES];
     Barrier q_full[PLACES], q_free[PLACES], k_full[STAGES], k_free[STAGES], v_full[STAGES], v_free[STAGES];
+    // Passed when a work is described.
     Barrier known[WORKS];
     Work works[WORKS];
 

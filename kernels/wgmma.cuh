@@ -16,7 +16,8 @@
 constexpr int ROW_ELEMENTS = 64;
 constexpr int EIGHT_ROWS = 1024;
 
-// Names a matrix of one row's width to the instruction.
+// Names a matrix to the instruction: of one row's width, or with its next 64 columns so many bytes
+// further.
 __device__ inline uint64_t matrix_descriptor(const void* start, int to_next_columns = 16) {
     constexpr uint64_t SWIZZLE_128 = 1ull << 62;
     constexpr uint64_t STRIDE = static_cast<uint64_t>(EIGHT_ROWS / 16) << 32;
@@ -40,7 +41,7 @@ __device__ inline void wgmma(float (&c)[8][4], uint64_t x, uint64_t w) {
 }
 
 // The forms of attention. s[64, N] = or += q[64, 16] · k[N, 16]ᵀ, all rows along K; and
-// out[64, N] += p[64, 16] · v[16, N], p in registers as two neighbouring blocks of 8 columns of an
+// out[64, N] = or += p[64, 16] · v[16, N], p in registers as two neighbouring blocks of 8 columns of an
 // accumulator, the rows of v along N. Accumulators lie as above.
 template <typename T, int N>
 __device__ inline void wgmma_scores(float (&s)[N / 8][4], uint64_t q, uint64_t k, bool add);
@@ -73,6 +74,7 @@ WGMMA(bf16)
     "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47," \
     "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
 #define QUADS_128 QUAD(0), QUAD(1), QUAD(2), QUAD(3), QUAD(4), QUAD(5), QUAD(6), QUAD(7), QUAD(8), QUAD(9), QUAD(10), QUAD(11), QUAD(12), QUAD(13), QUAD(14), QUAD(15)
+// A … F number the operands after the accumulators.
 #define WGMMA_ATTENTION(T, N, A, B, C, D, E, F)                                                                    \
     template <>                                                                                                  \
     __device__ inline void wgmma_scores<T, N>(float (&c)[N / 8][4], uint64_t q, uint64_t k, bool add) {          \
