@@ -109,11 +109,6 @@ static_assert(sizeof(LogitsParams<float>) == 40);
 static_assert(offsetof(LogitsParams<float>, m) == 24);
 static_assert(offsetof(LogitsParams<float>, k) == 32);
 
-// The driver's CUtensorMap. A kernel finds it in a `__grid_constant__` parameter.
-struct alignas(128) TensorMap {
-    uint64_t opaque[16];
-};
-
 template <typename T>
 struct LinearWideParams {
     TensorMap x;
