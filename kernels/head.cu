@@ -92,10 +92,10 @@ struct Head {
         }
         __syncthreads();
         if (threadIdx.x < MULTIPLYING) {
-            if constexpr (WIDE) take_registers();
+            if constexpr (WIDE) take_registers<240>();
             multiply();
         } else {
-            if constexpr (WIDE) give_registers();
+            if constexpr (WIDE) give_registers<24>();
             if (threadIdx.x == MULTIPLYING) copy();
         }
     }
@@ -225,8 +225,6 @@ struct Head {
         if (threadIdx.x == 0) met[-1] = 0;
     }
 
-    static __device__ void take_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 240;"); }
-    static __device__ void give_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 24;"); }
     // A barrier of the threads that multiply.
     static __device__ void meet() { asm volatile("bar.sync 1, %0;" ::"n"(MULTIPLYING) : "memory"); }
 };
