@@ -254,16 +254,19 @@ impl Inputs {
     fn pack_prompts(&mut self, plan: &StepPlan) {
         let words = self.prompts[self.next].words_mut();
         let (starts, ids) = words.split_at_mut(self.places.rows.capacity + 1);
+        let mut tokens = ids.iter_mut().zip(&plan.token_ids);
         let mut next = 0;
         for (start, row) in starts.iter_mut().zip(&plan.rows) {
-            *start = next as i32;
-            let known = row.follows.is_none();
-            for at in next..next + row.query_len {
-                ids[at] = if known { plan.token_ids[at] as i32 } else { -1 };
+            *start = next;
+            next += row.query_len as i32;
+            for (to, &id) in tokens.by_ref().take(row.query_len) {
+                *to = match row.follows {
+                    None => id as i32,
+                    Some(_) => -1,
+                };
             }
-            next += row.query_len;
         }
-        starts[plan.rows.len()] = next as i32;
+        starts[plan.rows.len()] = next;
     }
 
     /// Copies the prompts' tokens, in stream order; a decode step has none.
