@@ -19,8 +19,8 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Names the first number of `plan` that is out of bounds.
-    pub fn check(&self, plan: &StepPlan) -> Result<(), RunnerError> {
+    /// Names the first number of `plan` that is out of bounds; the step before had `last_rows`.
+    pub fn check(&self, plan: &StepPlan, last_rows: usize) -> Result<(), RunnerError> {
         let tokens: usize = plan.rows.iter().map(|row| row.query_len).sum();
         within("rows", plan.rows.len(), self.limits.max_rows)?;
         within("tokens", tokens, self.limits.max_tokens)?;
@@ -37,13 +37,13 @@ impl Bounds {
             return refuse(format!("token id {id}, vocabulary {}", self.vocab));
         }
         for (index, row) in plan.rows.iter().enumerate() {
-            self.check_row(row)
+            self.check_row(row, last_rows)
                 .or_else(|cause| refuse(format!("row {index}: {cause}")))?;
         }
         Ok(())
     }
 
-    fn check_row(&self, row: &RowPlan) -> Result<(), String> {
+    fn check_row(&self, row: &RowPlan, last_rows: usize) -> Result<(), String> {
         let (query, start, len) = (row.query_len, row.kv_start, row.kv_len);
         if query == 0 || query > len || len > self.limits.max_kv_len || start > len {
             return Err(format!(
@@ -73,6 +73,13 @@ impl Bounds {
             return Err(format!(
                 "penalised token id {id}, vocabulary {}",
                 self.vocab
+            ));
+        }
+        if let Some(place) = row.follows
+            && (query > 1 || place as usize >= last_rows)
+        {
+            return Err(format!(
+                "{query} tokens follow row {place} of the {last_rows} before"
             ));
         }
         let s = &row.sampling;
@@ -131,19 +138,25 @@ mod tests {
         };
         StepPlan {
             token_ids: vec![99, 0, 5],
-            rows: vec![row(2, 2, &[5]), row(1, 9, &[0, 1])],
+            rows: vec![
+                row(2, 2, &[5]),
+                RowPlan {
+                    follows: Some(1),
+                    ..row(1, 9, &[0, 1])
+                },
+            ],
         }
     }
 
     #[test]
     fn the_largest_legal_values_pass() {
-        BOUNDS.check(&plan()).unwrap();
+        BOUNDS.check(&plan(), 2).unwrap();
     }
 
     #[test]
     fn each_number_out_of_bounds_is_refused_and_named() {
         type Spoil = fn(&mut StepPlan);
-        let cases: [(&str, Spoil); 16] = [
+        let cases: [(&str, Spoil); 18] = [
             ("no rows", |p| *p = StepPlan::default()),
             ("3 rows", |p| p.rows.push(p.rows[0].clone())),
             ("9 tokens", |p| p.rows[0].query_len = 8),
@@ -169,11 +182,13 @@ mod tests {
                 p.rows[0].sampling.repetition_penalty = 0.0;
             }),
             ("penalised token id 100", |p| p.rows[1].penalised.push(100)),
+            ("follow row 2 of the 2", |p| p.rows[1].follows = Some(2)),
+            ("2 tokens follow", |p| p.rows[0].follows = Some(0)),
         ];
         for (named, spoil) in cases {
             let mut plan = plan();
             spoil(&mut plan);
-            let error = BOUNDS.check(&plan).unwrap_err().to_string();
+            let error = BOUNDS.check(&plan, 2).unwrap_err().to_string();
             assert!(error.contains(named), "{error:?} does not name {named:?}");
         }
     }

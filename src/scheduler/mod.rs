@@ -92,6 +92,8 @@ pub struct Scheduler {
     /// Of every step planned and not yet delivered, the oldest first: whose token each row's is; none
     /// where it is nobody's.
     under_way: VecDeque<Vec<Option<Key>>>,
+    /// A token of the last of them is for a row with a repetition penalty, which applies to it.
+    awaits_penalised: bool,
     /// Of the next request that starts.
     next_order: u64,
     /// Since the last plan.
@@ -119,6 +121,7 @@ impl Scheduler {
             prefilling: Vec::new(),
             preempted: VecDeque::new(),
             under_way: VecDeque::new(),
+            awaits_penalised: false,
             next_order: 0,
             preemptions: 0,
         }
@@ -131,7 +134,7 @@ impl Scheduler {
 
     /// Whether the next step depends on no token that is still to come: a repetition penalty does.
     pub fn can_plan(&self) -> bool {
-        self.in_turn().all(|row| !row.awaits_penalised())
+        self.under_way.is_empty() || !self.awaits_penalised
     }
 
     /// Requests may join now.
@@ -190,13 +193,16 @@ impl Scheduler {
         let mut step = StepWriter::over(plan);
         let mut takers = Vec::with_capacity(self.rows.len() + self.prefilling.len());
         let mut moved = false;
+        self.awaits_penalised = false;
         for &key in self.rows.iter().chain(&self.prefilling) {
             let row = &mut self.sequences[key];
             if row.query_len > 0 {
                 let phase = row.phase;
                 row.put(&mut step);
-                takers.push(row.expect_token().then_some(key));
+                let expects = row.expect_token();
+                takers.push(expects.then_some(key));
                 moved |= row.phase != phase;
+                self.awaits_penalised |= expects && row.is_penalised();
             }
         }
         let shape = StepShape {

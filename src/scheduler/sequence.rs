@@ -70,10 +70,11 @@ impl Sequence {
             query_len: 0,
             expected: 0,
             place: 0,
-            output: Vec::new(),
+            // At once: rows that start together would otherwise all grow in the same steps.
+            output: Vec::with_capacity(request.max_new_tokens),
             penalised: Penalised::default(),
             scheduled: now,
-            token_times: Vec::new(),
+            token_times: Vec::with_capacity(request.max_new_tokens),
             preempted: Vec::new(),
             request,
         };
@@ -83,7 +84,7 @@ impl Sequence {
         sequence
     }
 
-    fn is_penalised(&self) -> bool {
+    pub fn is_penalised(&self) -> bool {
         self.request.sampling.repetition_penalty != 1.0
     }
 
@@ -125,11 +126,6 @@ impl Sequence {
     /// It has ended and nothing for it is on its way.
     pub fn is_gone(&self) -> bool {
         self.phase == Phase::Ended && self.expected == 0
-    }
-
-    /// Its penalty applies to a token that is still on its way.
-    pub fn awaits_penalised(&self) -> bool {
-        self.expected > 0 && self.is_penalised()
     }
 
     /// Takes what is left of it from the next step's budget, or all of the budget; says how much.

@@ -196,7 +196,7 @@ impl Runner for CpuRunner {
     }
 
     fn submit(&mut self, plan: &StepPlan) -> Result<(), RunnerError> {
-        self.bounds.check(plan)?;
+        self.bounds.check(plan, self.last_rows)?;
         if self.output.is_some() {
             return Err(RunnerError::too_many());
         }

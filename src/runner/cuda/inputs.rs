@@ -138,9 +138,7 @@ impl Inputs {
             .collect();
         // SAFETY: `identity` holds as many words.
         unsafe { device.upload(places.identity, &identity) }?;
-        // Every word, and once more every token.
-        let pairs = places.rows.count() + places.rows.capacity;
-        let pairs = pairs.max(ADVANCE_THREADS);
+        let pairs = places.rows.count().max(ADVANCE_THREADS);
         let prompts = (places.positions - places.query_start) as usize / 4;
         Ok(Self {
             mirror: RowMirror::zeroed(places.rows),
@@ -222,22 +220,12 @@ impl Inputs {
 
     /// Writes what the device does not know into the next half, which no step under way uses. The plan
     /// is within bounds.
-    ///
-    /// # Errors
-    /// [`RunnerError::Plan`] for a row that follows one which the last step did not have.
     pub fn pack(
         &mut self,
         device: &Device,
         plan: &StepPlan,
         shape: &StepShape,
     ) -> Result<(), RunnerError> {
-        let last_rows = self.mirror.rows();
-        let mut followed = plan.rows.iter().filter_map(|row| row.follows);
-        if let Some(place) = followed.find(|&place| place as usize >= last_rows) {
-            return Err(RunnerError::Plan(format!(
-                "a row follows row {place} of {last_rows} in the step before"
-            )));
-        }
         if shape.penalised {
             self.penalties[self.next].pack(device, plan)?;
         }
@@ -266,16 +254,19 @@ impl Inputs {
     fn pack_prompts(&mut self, plan: &StepPlan) {
         let words = self.prompts[self.next].words_mut();
         let (starts, ids) = words.split_at_mut(self.places.rows.capacity + 1);
+        let mut tokens = ids.iter_mut().zip(&plan.token_ids);
         let mut next = 0;
         for (start, row) in starts.iter_mut().zip(&plan.rows) {
-            *start = next as i32;
-            let known = row.follows.is_none();
-            for at in next..next + row.query_len {
-                ids[at] = if known { plan.token_ids[at] as i32 } else { -1 };
+            *start = next;
+            next += row.query_len as i32;
+            for (to, &id) in tokens.by_ref().take(row.query_len) {
+                *to = match row.follows {
+                    None => id as i32,
+                    Some(_) => -1,
+                };
             }
-            next += row.query_len;
         }
-        starts[plan.rows.len()] = next as i32;
+        starts[plan.rows.len()] = next;
     }
 
     /// Copies the prompts' tokens, in stream order; a decode step has none.
@@ -309,12 +300,22 @@ impl Inputs {
         &self.tokens.half(half > 0)[..rows]
     }
 
-    /// Begins anew after a launch that failed somewhere: nobody knows what the device's rows are. The
-    /// stream is idle.
+    /// Rows of the last step.
+    pub fn last_rows(&self) -> usize {
+        self.mirror.rows()
+    }
+
+    /// Begins anew, with no rows, after a launch that failed somewhere: nobody knows what the device's
+    /// are. The stream is idle.
     pub fn reset(&mut self, device: &Device) -> Result<(), RunnerError> {
-        self.mirror.forget();
+        let Places {
+            rows, state, turn, ..
+        } = self.places;
+        self.mirror = RowMirror::zeroed(rows);
         self.next = 0;
+        // SAFETY: so many words lie there.
+        unsafe { device.upload(state, &vec![0; 4 * rows.count()]) }?;
         // SAFETY: a `Turn` lies there.
-        unsafe { device.upload(self.places.turn, &[0; size_of::<Turn>()]) }
+        unsafe { device.upload(turn, &[0; size_of::<Turn>()]) }
     }
 }

@@ -296,7 +296,7 @@ impl Runner for CudaRunner {
     }
 
     fn submit(&mut self, plan: &StepPlan) -> Result<(), RunnerError> {
-        self.bounds.check(plan)?;
+        self.bounds.check(plan, self.pipeline.inputs.last_rows())?;
         if self.under_way.len() == HALVES {
             return Err(RunnerError::too_many());
         }

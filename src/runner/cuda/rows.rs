@@ -63,8 +63,6 @@ pub struct RowMirror {
     words: Vec<i32>,
     /// Rows of the last step.
     rows: usize,
-    /// False after a step that failed somewhere: then every word is uploaded again.
-    known: bool,
 }
 
 impl RowMirror {
@@ -74,32 +72,22 @@ impl RowMirror {
             at,
             words: vec![0; at.count()],
             rows: 0,
-            known: true,
         }
     }
 
-    pub fn forget(&mut self) {
-        self.known = false;
-    }
-
-    /// Rows of the last step; after one that failed, none.
+    /// Rows of the last step.
     pub fn rows(&self) -> usize {
-        if self.known { self.rows } else { 0 }
+        self.rows
     }
 
     /// Moves on to `plan` and says in what the device would differ from it.
     pub fn step(&mut self, plan: &StepPlan, mut differs: impl FnMut(Difference)) {
-        match self.known {
-            true => self.advance(),
-            false => self.words.fill(0),
-        }
-        let (at, known, is_decode) = (self.at, self.known, plan.is_decode());
+        self.advance();
+        let (at, is_decode) = (self.at, plan.is_decode());
         let mut set = |index: usize, value: i32| {
             if self.words[index] != value {
                 self.words[index] = value;
-                if known {
-                    differs(Difference::Word(index, value));
-                }
+                differs(Difference::Word(index, value));
             }
         };
         for (b, row) in plan.rows.iter().enumerate() {
@@ -127,11 +115,6 @@ impl RowMirror {
             set(at.array(Array::KvLen) + b, 0);
         }
         self.rows = plan.rows.len();
-        if !known {
-            let words = self.words.iter().enumerate();
-            words.for_each(|(index, &value)| differs(Difference::Word(index, value)));
-            self.known = true;
-        }
         let mut first = 0;
         for (b, row) in plan.rows.iter().enumerate() {
             let word = at.array(Array::Token) + b;
@@ -294,10 +277,10 @@ mod tests {
         ) {
             let mut mirror = RowMirror::zeroed(AT);
             let mut device = Device { words: vec![0; AT.count()], tokens: vec![0; AT.capacity] };
-            for (number, (rows, forget)) in steps.into_iter().enumerate() {
-                if forget {
-                    mirror.forget();
-                    device.words.fill(-5);
+            for (number, (rows, reset)) in steps.into_iter().enumerate() {
+                if reset {
+                    mirror = RowMirror::zeroed(AT);
+                    device.words.fill(0);
                 }
                 let tokens: Vec<u32> = rows.iter().flat_map(|r| vec![r.2; r.0]).collect();
                 let before = mirror.rows() as u32;

@@ -44,24 +44,33 @@ pub struct StepShape {
 
 impl StepShape {
     pub fn of(plan: &StepPlan, limits: &Limits) -> Self {
-        let decoding = plan.rows.iter().take_while(|row| row.query_len == 1);
-        let longest = decoding.clone().map(|row| row.kv_len).max();
-        let max_kv_len = kv_bucket(longest.unwrap_or(1), limits);
-        let shape = match decoding.count() {
-            all if all == plan.rows.len() => Self::decode(all, max_kv_len),
-            decoding => Self {
+        let (mut decoding, mut longest, mut max_query_len) = (0, 1, 1);
+        let (mut sampled, mut penalised) = (false, false);
+        for (b, row) in plan.rows.iter().enumerate() {
+            if row.query_len == 1 && decoding == b {
+                decoding += 1;
+                longest = longest.max(row.kv_len);
+            }
+            max_query_len = max_query_len.max(row.query_len);
+            sampled |= !row.sampling.is_greedy();
+            penalised |= !row.penalised.is_empty();
+        }
+        let max_kv_len = kv_bucket(longest, limits);
+        let shape = match decoding == plan.rows.len() {
+            true => Self::decode(decoding, max_kv_len),
+            false => Self {
                 tokens: plan.tokens(),
                 rows: plan.rows.len(),
                 decoding,
-                max_query_len: plan.rows.iter().map(|row| row.query_len).max().unwrap_or(1),
+                max_query_len,
                 max_kv_len,
-                sampled: false,
-                penalised: false,
+                sampled,
+                penalised,
             },
         };
         Self {
-            sampled: plan.rows.iter().any(|row| !row.sampling.is_greedy()),
-            penalised: plan.rows.iter().any(|row| !row.penalised.is_empty()),
+            sampled,
+            penalised,
             ..shape
         }
     }
