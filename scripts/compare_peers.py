@@ -161,15 +161,13 @@ class Comparison:
         for r in (self.kernels or {}).get("results", []):
             w = attention_shape(r)
             if w:
-                kind = w.pop("kind")
-                work[kind].append(w)
-                self.attention.setdefault(kind, {})[w["case"]] = {OURS: r["median_us"]}
+                work[w["kind"]].append(w)
+                self.attention.setdefault(w["kind"], {})[w["case"]] = {OURS: r["median_us"]}
         for name, (script, backend, kinds) in ATTENTION.items():
             wanted = [w for kind in kinds for w in work[kind]]
             if name in a.peers and wanted:
                 for row in self.peer(name, script, dict(backend=backend, work=wanted)):
-                    for kind in kinds:
-                        self.attention[kind].get(row["case"], {})[name] = row["us"]
+                    self.attention[row["kind"]][row["case"]][name] = row["us"]
                 print(f"{name}: done", file=sys.stderr, flush=True)
 
     # -- what was measured earlier
