@@ -20,6 +20,7 @@ constexpr int WARP_QUERIES = 16;
 constexpr int TILE = 64;
 constexpr int STAGES = 2;
 constexpr int F32_QUERIES = 8;
+constexpr int F32_THREADS = 128;
 
 // One row's part of the step.
 struct RowSpan {
@@ -235,7 +236,7 @@ template <int D>
 __device__ void attention_prefill_f32(const AttentionPrefillParams<float>& p) {
     follow_previous_kernel();
     using Queries = Rows<float, D, F32_QUERIES, true>;
-    __shared__ typename Queries::Shared shared;
+    __shared__ Parts<F32_QUERIES, D> parts;
     const int head = blockIdx.y, row = blockIdx.z;
     const RowSpan span(p, row);
     const int first = first_query(F32_QUERIES);
@@ -252,9 +253,12 @@ __device__ void attention_prefill_f32(const AttentionPrefillParams<float>& p) {
     const int32_t* const pages = p.page_table + static_cast<int64_t>(row) * p.page_stride;
     const int end = span.offset + min(first + F32_QUERIES, span.query_len);
     queries.attend(p.kv, kv, pages, span.kv_start, end, span.offset + first);
-    queries.finish(shared, [&](int g, int d, float value, float) {
-        if (first + g < span.query_len) p.out[at + g * token_stride + d] = value;
-    });
+    queries.leave(parts);
+    __syncthreads();
+    for (int i = threadIdx.x; i < F32_QUERIES * D / 4; i += F32_THREADS) {
+        const int g = i / (D / 4), d = i % (D / 4) * 4;
+        if (first + g < span.query_len) store_result(p.out + at + g * token_stride + d, parts.of_block(i));
+    }
 }
 
 // Two blocks an SM: 8 warps a block up to D = 64, 4 above, where the registers hold no more.
@@ -272,7 +276,7 @@ ATTENTION_PREFILL(f16, f16)
 ATTENTION_PREFILL(bf16, bf16)
 
 #define ATTENTION_PREFILL_F32(D)                                               \
-    extern "C" __global__ void __launch_bounds__(ROWS_THREADS)                 \
+    extern "C" __global__ void __launch_bounds__(F32_THREADS)                 \
         attention_prefill_f32_d##D(const AttentionPrefillParams<float> p) {    \
         attention_prefill_f32<D>(p);                                           \
     }

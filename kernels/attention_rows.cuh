@@ -1,5 +1,5 @@
 // Attention of a few query vectors over the KV positions of one head, by one block, on CUDA cores.
-// Decode uses it for the query heads that share a KV head (K and V are read once for all of them),
+// Decode uses it where a KV head serves one query head, and in f32 for all query heads that share it;
 // f32 prefill for consecutive queries of one head.
 //
 // A row of K is read by just enough lanes for 16 bytes each, so a warp reads several positions with
@@ -9,12 +9,10 @@
 // part of the scale.
 #pragma once
 
+#include "attention_parts.cuh"
 #include "dtype.cuh"
 #include "kv.cuh"
 #include "softmax.cuh"
-
-constexpr int ROWS_WARPS = 4;
-constexpr int ROWS_THREADS = 32 * ROWS_WARPS;
 
 constexpr int power_of_two_from(int n) {
     int power = 1;
@@ -37,12 +35,6 @@ struct Rows {
     static constexpr int STEP = AT_ONCE * FLIGHTS;
     static constexpr int ENTRIES = STEP <= MIN_PAGE ? 1 : STEP / MIN_PAGE;
     static_assert(D % WIDTH == 0 && USED <= 32 && MIN_PAGE % AT_ONCE == 0 && FLIGHTS >= 1);
-
-    struct Shared {
-        float max[ROWS_WARPS][G];
-        float sum[ROWS_WARPS][G];
-        float acc[ROWS_WARPS][G][D];
-    };
 
     float q[G][WIDTH];
     float max[G], sum[G], acc[G][WIDTH];
@@ -69,9 +61,9 @@ struct Rows {
             for (int i = 0; i < WIDTH; i++) acc[g][i] = 0.0f;
         }
         const int warp = threadIdx.x / 32, lane_position = threadIdx.x % 32 / LANES;
-        constexpr int STRIDE = ROWS_WARPS * STEP;
+        const int stride = blockDim.x / 32 * STEP;
         // Steps start at multiples of STEP, so that a run of MIN_PAGE positions shares a page.
-        int base = begin / STRIDE * STRIDE + warp * STEP;
+        int base = begin / stride * stride + warp * STEP;
         if (base >= end) return;
 
         int entry[ENTRIES];
@@ -83,7 +75,7 @@ struct Rows {
             float p[G][FLIGHTS];
             scores(p, k, base + lane_position, begin, CAUSAL ? first : end);
             // K is used up: fetch the next step's while the softmax and V are at work.
-            const int next = base + STRIDE;
+            const int next = base + stride;
             if (next < end) {
                 look_up(entry, kv, pages, next, end);
                 read(k, slab, kv, entry, next + lane_position, begin, end);
@@ -93,36 +85,19 @@ struct Rows {
         }
     }
 
-    // The block's result: calls write(g, d, value, log₂ of the sum of 2^score) for every query and
-    // element; a query that saw no key gives 0 and −∞. Every thread of the block must call this.
-    template <typename Write>
-    __device__ void finish(Shared& shared, Write write) {
+    // Leaves the warp's result in `parts`; a block barrier must follow before others read it.
+    __device__ void leave(Parts<G, D>& parts) {
         const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 #pragma unroll
         for (int g = 0; g < G; g++) {
             merge_lanes(g);
             if (lane < USED) {
 #pragma unroll
-                for (int i = 0; i < WIDTH; i++) shared.acc[warp][g][lane * WIDTH + i] = acc[g][i];
+                for (int i = 0; i < WIDTH; i += 4) {
+                    parts.value[warp][g][(lane * WIDTH + i) / 4] = make_float4(acc[g][i], acc[g][i + 1], acc[g][i + 2], acc[g][i + 3]);
+                }
             }
-            if (lane == 0) {
-                shared.max[warp][g] = max[g];
-                shared.sum[warp][g] = sum[g];
-            }
-        }
-        __syncthreads();
-        for (int i = threadIdx.x; i < G * D; i += ROWS_THREADS) {
-            const int g = i / D, d = i % D;
-            float top = -INFINITY, total = 0.0f, value = 0.0f;
-#pragma unroll
-            for (int w = 0; w < ROWS_WARPS; w++) top = fmaxf(top, shared.max[w][g]);
-#pragma unroll
-            for (int w = 0; w < ROWS_WARPS; w++) {
-                const float weight = top == -INFINITY ? 0.0f : exp2_approx(shared.max[w][g] - top);
-                total += weight * shared.sum[w][g];
-                value += weight * shared.acc[w][g][d];
-            }
-            write(g, d, total > 0.0f ? value / total : 0.0f, top + log2f(total));
+            if (lane == 0) parts.state[warp][g] = make_float2(max[g], sum[g]);
         }
     }
 

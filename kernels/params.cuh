@@ -173,8 +173,6 @@ struct AttentionDecodeParams {
     const int32_t* page_table;
     const int32_t* kv_start;
     const int32_t* kv_len;
-    float* partial_out;
-    float* partial_lse;
     int32_t rows;
     int32_t splits;
     int32_t chunk;
@@ -184,10 +182,11 @@ struct AttentionDecodeParams {
     int32_t page_size;
     int32_t page_stride;
     float scale;
+    int32_t warps;
 };
-static_assert(sizeof(AttentionDecodeParams<float>) == 104);
-static_assert(offsetof(AttentionDecodeParams<float>, rows) == 64);
-static_assert(offsetof(AttentionDecodeParams<float>, scale) == 96);
+static_assert(sizeof(AttentionDecodeParams<float>) == 88);
+static_assert(offsetof(AttentionDecodeParams<float>, rows) == 48);
+static_assert(offsetof(AttentionDecodeParams<float>, scale) == 80);
 
 template <typename T>
 struct HeadParams {

@@ -207,7 +207,7 @@ fn product(bytes: u64, count: usize) -> Result<u64, Error> {
 mod tests {
     use super::*;
 
-    const GPU: Target = Target::Cuda { sms: 132 };
+    const GPU: Target = Target::Cuda;
 
     fn spec(name: &str) -> ModelSpec {
         ModelSpec::open(Some(name)).unwrap()

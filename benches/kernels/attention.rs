@@ -1,8 +1,7 @@
 //! Attention cases: queries of one length over a slab whose pages are scattered.
 
 use anyhow::Result;
-use batchlab::runner::Dtype;
-use batchlab::runner::cuda::ops::attention_decode::split;
+use batchlab::runner::cuda::ops::attention_decode::{self as decode, split};
 use batchlab::runner::cuda::ops::{AttentionDecodeParams, AttentionPrefillParams};
 
 use crate::cases::{BYTES, Case, DTYPE, PAGE};
@@ -78,7 +77,16 @@ pub fn scattered(count: usize) -> Vec<i32> {
 }
 
 pub fn attention_decode(heads: Heads, rows: usize, kv_len: usize, sms: usize) -> Case {
-    let split = split(rows, heads.kv_heads, kv_len, sms);
+    let split = split(
+        rows,
+        decode::Heads {
+            query: heads.query_heads,
+            kv: heads.kv_heads,
+            dim: heads.head_dim,
+        },
+        kv_len,
+        sms,
+    );
     Case {
         kernel: "attention_decode",
         shape: format!(
@@ -90,9 +98,6 @@ pub fn attention_decode(heads: Heads, rows: usize, kv_len: usize, sms: usize) ->
         flop: None,
         prepare: Box::new(move |d, _| {
             let a = Attention::new(d, heads, rows, (1, kv_len))?;
-            let partials = split.splits * rows * heads.query_heads;
-            let partial_out = d.random(Dtype::F32, partials * heads.head_dim, 1.0)?;
-            let partial_lse = d.random(Dtype::F32, partials, 1.0)?;
             Ok(Box::new(move |d| {
                 let p = AttentionDecodeParams {
                     out: a.out.ptr(),
@@ -101,8 +106,6 @@ pub fn attention_decode(heads: Heads, rows: usize, kv_len: usize, sms: usize) ->
                     page_table: a.page_table.ptr(),
                     kv_start: a.kv_start.ptr(),
                     kv_len: a.kv_len.ptr(),
-                    partial_out: partial_out.ptr(),
-                    partial_lse: partial_lse.ptr(),
                     rows: rows as i32,
                     splits: split.splits as i32,
                     chunk: split.chunk as i32,
@@ -112,6 +115,7 @@ pub fn attention_decode(heads: Heads, rows: usize, kv_len: usize, sms: usize) ->
                     page_size: PAGE as i32,
                     page_stride: a.pages_per_row as i32,
                     scale: 1.0 / (heads.head_dim as f32).sqrt(),
+                    warps: split.warps as i32,
                 };
                 Ok(d.kernels.attention_decode(&d.stream, DTYPE, &p)?)
             }))

@@ -97,8 +97,12 @@ pub fn all(sms: usize) -> Vec<Case> {
     }
     for (query_heads, kv_heads, head_dim) in [(12, 12, 64), (9, 3, 64), (32, 32, 128), (32, 8, 128)]
     {
-        for kv_len in [64, 512, 2048] {
+        for kv_len in [64, 128, 512, 2048, 8192] {
             for rows in [1, 8, 64, 256] {
+                // More than 8 GiB of K and V find no place twice.
+                if rows * kv_len * kv_heads * head_dim > 1 << 31 {
+                    continue;
+                }
                 cases.push(attention_decode(
                     Heads {
                         query_heads,

@@ -70,14 +70,10 @@ impl Place {
         let (target, found) = match chosen.cuda {
             Some(ordinal) => {
                 cuda::available(ordinal)?;
-                let sms = cuda::multiprocessors(ordinal)?;
-                (Target::Cuda { sms }, gpu_memory(&chosen, wanted.share))
+                (Target::Cuda, gpu_memory(&chosen, wanted.share))
             }
             None if cpu_meant => (Target::Cpu, cpu_memory()),
-            None => {
-                let sms = Target::USUAL_SMS;
-                (Target::Cuda { sms }, None)
-            }
+            None => (Target::Cuda, None),
         };
         let given = wanted.free_bytes.map(|free_bytes| Memory {
             name: "--gpu-memory".into(),
@@ -89,7 +85,7 @@ impl Place {
         let why = match (chosen.cuda, target) {
             (Some(_), _) => "NVML does not tell how much memory the GPU has".into(),
             (None, Target::Cpu) => "the system does not tell how much memory is free".into(),
-            (None, Target::Cuda { .. }) => format!("no GPU: {}", chosen.why),
+            (None, Target::Cuda) => format!("no GPU: {}", chosen.why),
         };
         Ok(Self {
             target,

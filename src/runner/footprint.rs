@@ -46,23 +46,16 @@ pub struct MemoryUse {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     Cpu,
-    /// With so many streaming multiprocessors, on which the scratch of decode attention depends.
-    Cuda {
-        sms: usize,
-    },
+    Cuda,
 }
 
 impl Target {
-    /// Multiprocessors of an H100 or H200, where no GPU can be asked: the larger the number, the
-    /// more scratch, by well under a megabyte.
-    pub const USUAL_SMS: usize = 132;
-
     /// The type of the weights where none is asked for: bf16 on CUDA; on a CPU f32, or bf16 where
     /// that is the checkpoint's own, so that nothing is rounded.
     pub fn usual_dtype(self, spec: &ModelSpec) -> Dtype {
         match self {
             Self::Cpu if !spec.bf16_weights => Dtype::F32,
-            Self::Cpu | Self::Cuda { .. } => Dtype::BF16,
+            Self::Cpu | Self::Cuda => Dtype::BF16,
         }
     }
 
@@ -70,7 +63,7 @@ impl Target {
     pub fn kv_dtype(self, weights: Dtype) -> Dtype {
         match self {
             Self::Cpu => Dtype::F32,
-            Self::Cuda { .. } => weights,
+            Self::Cuda => weights,
         }
     }
 
@@ -78,7 +71,7 @@ impl Target {
     pub fn reserve(self) -> u64 {
         match self {
             Self::Cpu => 0,
-            Self::Cuda { .. } => cuda::DRIVER_RESERVE,
+            Self::Cuda => cuda::DRIVER_RESERVE,
         }
     }
 
@@ -94,7 +87,7 @@ impl Target {
     ) -> Result<Footprint, RunnerError> {
         match self {
             Self::Cpu => cpu::footprint(spec, options),
-            Self::Cuda { sms } => cuda::footprint(spec, options, sms),
+            Self::Cuda => cuda::footprint(spec, options),
         }
     }
 }

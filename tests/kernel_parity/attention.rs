@@ -2,7 +2,7 @@
 
 use batchlab::runner::Dtype;
 use batchlab::runner::cuda::kernels::{HEAD_DIMS, Kernels};
-use batchlab::runner::cuda::ops::attention_decode::split;
+use batchlab::runner::cuda::ops::attention_decode::{Heads, split};
 
 use crate::attention_cases::{Case, Row, Shape};
 use crate::check::{Tolerance, assert_close, difference};
@@ -58,8 +58,17 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }
 
-/// (Hq, Hkv): 1 to 25 heads, groups of 1, 2, 3, 4 and 8.
-const HEADS: [(usize, usize); 7] = [(1, 1), (12, 12), (25, 25), (4, 2), (9, 3), (8, 2), (8, 1)];
+/// (Hq, Hkv): 1 to 25 heads, groups of 1, 2, 3, 4, 7 and 8.
+const HEADS: [(usize, usize); 8] = [
+    (1, 1),
+    (12, 12),
+    (25, 25),
+    (4, 2),
+    (9, 3),
+    (8, 2),
+    (14, 2),
+    (8, 1),
+];
 const PAGES: [usize; 4] = [8, 16, 64, 128];
 
 #[test]
@@ -233,9 +242,14 @@ fn decode_of_one_and_of_many_rows() {
                 page_size: 64,
             };
             check_decode(gpu, &mut inputs, &shape);
+            let heads = Heads {
+                query: 12,
+                kv: 12,
+                dim: 64,
+            };
             // As the runner splits it, for a bucket that is longer than any row.
             let case = Case::random(&mut inputs, &shape, 1.0);
-            let out = case.decode(gpu, split(rows, 12, 1024, 132));
+            let out = case.decode(gpu, split(rows, heads, 1024, 132));
             assert_close(
                 "decode, split for a bucket",
                 &out,

@@ -5,7 +5,7 @@ use batchlab::runner::Dtype;
 use batchlab::runner::cpu::ops::{self, AttentionRow};
 use batchlab::runner::cuda::kernels::Kernels;
 use batchlab::runner::cuda::ops as cuda;
-use batchlab::runner::cuda::ops::attention_decode::{Split, TILE};
+use batchlab::runner::cuda::ops::attention_decode::{MOST_SPLITS, Split, TILE, WARPS};
 
 use crate::device::{Gpu, Inputs};
 
@@ -240,9 +240,6 @@ impl Case {
     /// The decode kernels' output for this split, with the same checks.
     pub fn decode(&self, gpu: &Gpu, split: Split) -> Vec<f32> {
         let shape = &self.shape;
-        let partials = split.splits * shape.rows.len() * shape.query_heads;
-        let partial_out = gpu.poison(Dtype::F32, partials * shape.head_dim);
-        let partial_lse = gpu.poison(Dtype::F32, partials);
         self.launch(gpu, |device| {
             let params = cuda::AttentionDecodeParams {
                 out: device.out,
@@ -251,8 +248,6 @@ impl Case {
                 page_table: device.page_table,
                 kv_start: device.kv_start,
                 kv_len: device.kv_len,
-                partial_out: partial_out.ptr(gpu),
-                partial_lse: partial_lse.ptr(gpu),
                 rows: shape.rows.len() as i32,
                 splits: split.splits as i32,
                 chunk: split.chunk as i32,
@@ -262,6 +257,7 @@ impl Case {
                 page_size: shape.page_size as i32,
                 page_stride: self.page_stride as i32,
                 scale: self.scale,
+                warps: split.warps as i32,
             };
             gpu.kernels
                 .attention_decode(&gpu.stream, shape.dtype, &params)
@@ -269,18 +265,25 @@ impl Case {
         })
     }
 
-    /// Unsplit, and in the smallest chunks.
-    pub fn splits(&self) -> [Split; 2] {
+    /// Unsplit, in the smallest chunks, and in between, with few warps and with many.
+    pub fn splits(&self) -> Vec<Split> {
         let longest = self.shape.longest_kv().max(1).next_multiple_of(TILE);
-        [
+        let of = |parts: usize, warps| {
+            let chunk = longest.div_ceil(parts).next_multiple_of(TILE);
+            let splits = longest.div_ceil(chunk);
             Split {
-                chunk: longest,
-                splits: 1,
-            },
-            Split {
-                chunk: TILE,
-                splits: longest / TILE,
-            },
+                chunk,
+                splits,
+                warps,
+            }
+        };
+        let [few, many] = WARPS;
+        vec![
+            of(1, few),
+            of(1, many),
+            of(3, few),
+            of(MOST_SPLITS, few),
+            of(MOST_SPLITS, many),
         ]
     }
 

@@ -68,7 +68,7 @@ pub fn available(ordinal: usize) -> Result<(), RunnerError> {
 }
 
 /// The streaming multiprocessors of `cuda:{ordinal}`, which must be [`available`]. Opens no context.
-pub fn multiprocessors(ordinal: usize) -> Result<usize, RunnerError> {
+fn multiprocessors(ordinal: usize) -> Result<usize, RunnerError> {
     Ok(attribute(ordinal, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize)
 }
 

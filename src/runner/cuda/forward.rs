@@ -9,7 +9,7 @@ use super::device::Device;
 use super::gemm::Gemms;
 use super::inputs::InputArrays;
 use super::kernels::Kernels;
-use super::ops::attention_decode::split;
+use super::ops::attention_decode::{Heads, split};
 use super::ops::{
     AdvanceRowsParams, ArgmaxParams, AttentionDecodeParams, AttentionPrefillParams,
     EmbeddingParams, PenaliseParams, ResidualNormParams, SampleParams,
@@ -176,8 +176,12 @@ impl Forward<'_> {
             max_kv_len,
             ..
         } = self.shape;
-        let (rows, kv_heads) = (bucket(decoding), n.spec.kv_heads);
-        let split = split(rows, kv_heads, max_kv_len, self.device.sms);
+        let heads = Heads {
+            query: n.spec.heads,
+            kv: n.spec.kv_heads,
+            dim: n.spec.head_dim,
+        };
+        let split = split(bucket(decoding), heads, max_kv_len, self.device.sms);
         let p = AttentionDecodeParams {
             out: n.scratch.attended,
             q: n.scratch.query,
@@ -185,8 +189,6 @@ impl Forward<'_> {
             page_table: self.inputs.page_table,
             kv_start: self.inputs.kv_start,
             kv_len: self.inputs.kv_len,
-            partial_out: n.scratch.partial_out,
-            partial_lse: n.scratch.partial_lse,
             rows: decoding as i32,
             splits: split.splits as i32,
             chunk: split.chunk as i32,
@@ -196,6 +198,7 @@ impl Forward<'_> {
             page_size: n.layout.page_size as i32,
             page_stride: self.inputs.page_stride as i32,
             scale: n.attention_scale(),
+            warps: split.warps as i32,
         };
         n.kernels.attention_decode(&self.device.stream, n.dtype, &p)
     }

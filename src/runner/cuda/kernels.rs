@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use cudarc::driver::sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
 use cudarc::driver::sys::CUfunction_attribute_enum::{
-    CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, CU_FUNC_ATTRIBUTE_PTX_VERSION,
+    CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+    CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, CU_FUNC_ATTRIBUTE_PTX_VERSION,
 };
 use cudarc::driver::sys::{
     CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue,
@@ -124,7 +125,6 @@ pub struct Kernels {
     /// One function for each of [`Form::ALL`].
     pub(super) attention_prefill_wgmma: PerHalf<[Function; Form::ALL.len()]>,
     pub(super) attention_decode: PerDtype<PerHeadDim<PerGroup<Function>>>,
-    pub(super) attention_decode_combine: PerDtype<Function>,
     pub(super) penalise: Function,
     pub(super) argmax: Function,
     pub(super) sample: Function,
@@ -233,10 +233,6 @@ impl Kernels {
                     })
                 })
             })?,
-            attention_decode_combine: PerDtype::resolve(|dtype| {
-                let stem = "attention_decode";
-                modules.function(stem, &format!("{stem}_combine_{dtype}"))
-            })?,
             penalise: modules.function("penalise", "penalise_f32")?,
             argmax: modules.function("argmax", "argmax_f32")?,
             sample: modules.function("sample", "sample_f32")?,
@@ -244,6 +240,7 @@ impl Kernels {
             sms: sms as usize,
         };
         kernels.allow_shared_memory(context)?;
+        kernels.allow_wide_clusters(context)?;
         Ok(kernels)
     }
 
@@ -266,6 +263,19 @@ impl Kernels {
             return Err(RunnerError::Unavailable(format!(
                 "the CUDA kernels need a KV page of a power of two from {MIN_PAGE_SIZE} positions, not {page_size}; change --kv-block-size"
             )));
+        }
+        Ok(())
+    }
+
+    /// Decode attention forms clusters of more than the portable 8 blocks.
+    fn allow_wide_clusters(&self, context: &Arc<CudaContext>) -> Result<(), RunnerError> {
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+            let functions = self.attention_decode.get(dtype).iter().flatten();
+            for function in functions.filter(|f| f.is_hopper()) {
+                let attribute = CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED;
+                let allowed = function.function.set_attribute(attribute, 1);
+                allowed.map_err(|e| device_error(context, "cuFuncSetAttribute", e))?;
+            }
         }
         Ok(())
     }

@@ -10,16 +10,11 @@ use crate::runner::{Dtype, Footprint, KvBudget, Limits, RunnerError, RunnerOptio
 /// Left to the driver: code of the kernels and of cuBLASLt's, CUDA graphs, allocation granularity.
 pub const DRIVER_RESERVE: u64 = 256 << 20;
 
-/// What a runner places on a device of `sms` multiprocessors when its KV slab is as large as its
-/// limits can use.
+/// What a runner places on a device when its KV slab is as large as its limits can use.
 ///
 /// # Errors
 /// [`RunnerError`] for a head width, page size or step that has no kernel.
-pub fn footprint(
-    spec: &ModelSpec,
-    options: &RunnerOptions,
-    sms: usize,
-) -> Result<Footprint, RunnerError> {
+pub fn footprint(spec: &ModelSpec, options: &RunnerOptions) -> Result<Footprint, RunnerError> {
     let (limits, dtype) = (options.limits, options.dtype.unwrap_or(Dtype::BF16));
     Kernels::supports(spec.head_dim, options.page_size)?;
     check_limits(&limits)?;
@@ -27,7 +22,6 @@ pub fn footprint(
         spec,
         dtype,
         limits,
-        sms,
     };
     let inputs = inputs::bytes(&limits, options.page_size);
     let rotary = rotary::bytes(spec, limits.max_kv_len);
@@ -245,7 +239,7 @@ mod tests {
             },
             cublaslt: CublasLt::Auto,
         };
-        let of = |rows, dtype| footprint(&spec, &options(rows, dtype), 132).unwrap();
+        let of = |rows, dtype| footprint(&spec, &options(rows, dtype)).unwrap();
         // 81,912,576 parameters and 47 rows of 768 that pad the embedding; every other size is a
         // multiple of 256 bytes already.
         assert_eq!(of(4, Dtype::F32).weights, 4 * (81_912_576 + 47 * 768));
@@ -253,7 +247,7 @@ mod tests {
         assert_eq!(of(4, Dtype::F32).kv, 14_745_600 / 100 * 128);
         assert_eq!(2 * of(4, Dtype::BF16).kv, of(4, Dtype::F32).kv);
         assert!(of(8, Dtype::F32).scratch > of(4, Dtype::F32).scratch);
-        let refused = footprint(&spec, &options(usize::MAX / 100, Dtype::F32), 132);
+        let refused = footprint(&spec, &options(usize::MAX / 100, Dtype::F32));
         assert!(matches!(refused, Err(RunnerError::Options(_))));
     }
 

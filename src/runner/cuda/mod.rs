@@ -49,7 +49,7 @@ use crate::metrics::Ceilings;
 use crate::model::Model;
 use crate::plan::{StepOutput, StepPlan};
 
-pub use device::{available, multiprocessors, pci_bus_id};
+pub use device::{available, pci_bus_id};
 pub use memory::{DRIVER_RESERVE, footprint};
 pub use paths::{Path, Paths, paths};
 
@@ -88,7 +88,7 @@ impl CudaRunner {
         let (spec, limits) = (&model.spec, options.limits);
         let dtype = options.dtype.unwrap_or(Dtype::BF16);
         available(ordinal)?;
-        let planned = footprint(spec, options, multiprocessors(ordinal)?)?;
+        let planned = footprint(spec, options)?;
         let device = Device::open(ordinal)?;
         let free_before = device.free_bytes()?;
         let kernels = Kernels::load(&device.context)?;
@@ -107,7 +107,6 @@ impl CudaRunner {
             spec,
             dtype,
             limits,
-            sms: device.sms,
         };
         let (_, scratch_bytes) = Scratch::place(0, &sizes);
         let scratch_memory = device.allocate("scratch", scratch_bytes)?;

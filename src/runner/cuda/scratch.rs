@@ -4,7 +4,6 @@ use cudarc::driver::sys::CUdeviceptr;
 
 use super::gemm::WORKSPACE_BYTES;
 use super::memory::Placement;
-use super::ops::attention_decode::split;
 use super::shape::StepShape;
 use super::weights::padded_vocab;
 use crate::model::ModelSpec;
@@ -16,7 +15,6 @@ pub struct ScratchSizes<'a> {
     pub spec: &'a ModelSpec,
     pub dtype: Dtype,
     pub limits: Limits,
-    pub sms: usize,
 }
 
 /// Addresses of the activations; T and B are those of the largest step.
@@ -44,10 +42,6 @@ pub struct Scratch {
     pub best: CUdeviceptr,
     /// i32 `[B]`
     pub tokens: CUdeviceptr,
-    /// f32 `[splits, B, Hq, D]`
-    pub partial_out: CUdeviceptr,
-    /// f32 `[splits, B, Hq]`
-    pub partial_lse: CUdeviceptr,
     /// cuBLASLt's, where it is found.
     pub workspace: CUdeviceptr,
 }
@@ -59,16 +53,10 @@ impl Scratch {
             spec,
             dtype,
             limits,
-            sms,
         } = *sizes;
         let largest = StepShape::largest(&limits);
         let (tokens, rows, element) = (largest.tokens, largest.rows, dtype.bytes());
         let (channels, query_width) = (spec.channels, spec.heads * spec.head_dim);
-        let partials = StepShape::decode_shapes(&limits)
-            .iter()
-            .map(|s| s.rows * split(s.rows, spec.kv_heads, s.max_kv_len, sms).splits)
-            .max()
-            .unwrap_or(0);
         let mut p = Placement::from(base);
         let scratch = Self {
             residual: p.place(tokens * channels, 4),
@@ -89,8 +77,6 @@ impl Scratch {
             logits: p.place(rows * padded_vocab(spec), 4),
             best: p.place(1 + rows, 8),
             tokens: p.place(rows, 4),
-            partial_out: p.place(partials * query_width, 4),
-            partial_lse: p.place(partials * spec.heads, 4),
             workspace: p.place(WORKSPACE_BYTES, 1),
         };
         (scratch, p.end())

@@ -22,12 +22,9 @@ pub struct AttentionDecodeParams {
     pub kv_start: u64,
     /// i32 `[B]`, at most `splits · chunk`.
     pub kv_len: u64,
-    /// f32 `[splits, B, Hq, D]`, scratch; unused when `splits` is 1.
-    pub partial_out: u64,
-    /// f32 `[splits, B, Hq]`, scratch; unused when `splits` is 1.
-    pub partial_lse: u64,
     /// B
     pub rows: i32,
+    /// At most [`MOST_SPLITS`].
     pub splits: i32,
     /// KV positions of a split, a multiple of [`TILE`].
     pub chunk: i32,
@@ -42,21 +39,39 @@ pub struct AttentionDecodeParams {
     pub page_stride: i32,
     /// Of the scores: 1/√D.
     pub scale: f32,
+    /// Of a block: 4 or 8.
+    pub warps: i32,
 }
 
-mirrored!(AttentionDecodeParams, 104, {
-    out: 0, q: 8, kv: 16, page_table: 24, kv_start: 32, kv_len: 40, partial_out: 48,
-    partial_lse: 56, rows: 64, splits: 68, chunk: 72, query_heads: 76, kv_heads: 80, head_dim: 84,
-    page_size: 88, page_stride: 92, scale: 96,
+mirrored!(AttentionDecodeParams, 88, {
+    out: 0, q: 8, kv: 16, page_table: 24, kv_start: 32, kv_len: 40, rows: 48, splits: 52,
+    chunk: 56, query_heads: 60, kv_heads: 64, head_dim: 68, page_size: 72, page_stride: 76,
+    scale: 80, warps: 84,
 });
 
 /// A split starts and ends at a multiple of this many positions.
 pub const TILE: usize = 64;
-/// Shorter contexts are not split: the second kernel would cost more than it saves.
-const UNSPLIT: usize = 2 * TILE;
-/// Blocks that keep one SM's memory pipeline full.
-const BLOCKS_PER_SM: usize = 4;
-const THREADS: u32 = 128;
+/// Up to here a context is not split: merging would cost more than it saves.
+const UNSPLIT: usize = 256;
+/// No split is shorter: eight warps have a step each.
+const SHORTEST: usize = 128;
+/// The most blocks that Hopper forms a cluster of, when asked for more than the portable 8.
+pub const MOST_SPLITS: usize = 16;
+/// Warps of a block.
+pub const WARPS: [usize; 2] = [4, 8];
+/// Wider heads take so many registers on tensor cores that an SM holds one block of eight warps.
+const NARROW: usize = 80;
+
+/// The heads of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heads {
+    /// Hq
+    pub query: usize,
+    /// Hkv
+    pub kv: usize,
+    /// D
+    pub dim: usize,
+}
 
 /// How the KV positions of every row are divided over blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,31 +79,51 @@ pub struct Split {
     /// KV positions of a split.
     pub chunk: usize,
     pub splits: usize,
+    /// Of a block, one of [`WARPS`].
+    pub warps: usize,
 }
 
 /// The split for rows of up to `max_kv_len` positions on a GPU of `sms` multiprocessors. It depends
 /// on nothing else, so a captured graph stays valid for every length up to `max_kv_len`.
-pub fn split(rows: usize, kv_heads: usize, max_kv_len: usize, sms: usize) -> Split {
+pub fn split(rows: usize, heads: Heads, max_kv_len: usize, sms: usize) -> Split {
     let longest = max_kv_len.max(1).next_multiple_of(TILE);
-    let unsplit = Split {
-        chunk: longest,
-        splits: 1,
+    let unsplit = (rows * heads.kv).max(1);
+    let most = match longest {
+        ..=UNSPLIT => 1,
+        _ => MOST_SPLITS.min(longest / SHORTEST),
     };
-    if longest <= UNSPLIT {
-        return unsplit;
-    }
-    let wanted = (BLOCKS_PER_SM * sms).div_ceil((rows * kv_heads).max(1));
-    let chunk = longest.div_ceil(wanted.max(1)).next_multiple_of(TILE);
+    // Three blocks for two SMs keep the memory busy, and clusters of them all run at once.
+    let busy = 3 * sms / 2;
+    // Of the wide ones with eight warps, one fits an SM, and clusters leave every second SM empty.
+    let wide = heads.query > heads.kv && heads.dim > NARROW;
+    let clustered = match wide {
+        true => sms / 2,
+        false => busy,
+    };
+    let blocks = match 8 * unsplit <= clustered {
+        true => clustered,
+        false => busy,
+    };
+    let chunk = longest
+        .div_ceil((blocks / unsplit).clamp(1, most))
+        .next_multiple_of(TILE);
+    let splits = longest.div_ceil(chunk);
+    // More warps where all of their blocks run at once and every warp has work.
+    let room = match splits {
+        1 if wide => sms,
+        _ => clustered,
+    };
+    let many = splits * unsplit <= room && chunk > TILE;
     Split {
         chunk,
-        splits: longest.div_ceil(chunk),
+        splits,
+        warps: WARPS[usize::from(many)],
     }
 }
 
 impl Kernels {
     /// # Errors
-    /// When D, P or the GQA group has no kernel, the chunk is no multiple of [`TILE`], or the driver
-    /// refuses the launch.
+    /// When D, P, the GQA group or the split has no kernel, or the driver refuses the launch.
     pub fn attention_decode(
         &self,
         stream: &CudaStream,
@@ -99,26 +134,27 @@ impl Kernels {
         let group = group(p)?;
         let variants = self.attention_decode.get(dtype).iter().zip(HEAD_DIMS);
         for (functions, _) in variants.filter(|(_, d)| *d == p.head_dim as usize) {
+            let function = &functions[group];
+            // Without clusters, a block takes all of a row.
+            let p = match function.is_hopper() {
+                true => *p,
+                false => AttentionDecodeParams {
+                    splits: 1,
+                    chunk: p.splits * p.chunk,
+                    ..*p
+                },
+            };
             Launch {
-                function: &functions[group],
+                function,
                 grid: (
                     blocks(p.splits, 1),
                     blocks(p.kv_heads, 1),
                     blocks(p.rows, 1),
                 ),
-                threads: THREADS,
+                threads: 32 * p.warps.cast_unsigned(),
                 shared_bytes: 0,
             }
-            .behind(stream, p)?;
-        }
-        if p.splits > 1 {
-            Launch {
-                function: self.attention_decode_combine.get(dtype),
-                grid: (blocks(p.query_heads, 1), blocks(p.rows, 1), 1),
-                threads: p.head_dim.cast_unsigned().next_multiple_of(32),
-                shared_bytes: 0,
-            }
-            .behind(stream, p)?;
+            .behind_in_clusters(stream, &p)?;
         }
         Ok(())
     }
@@ -131,6 +167,13 @@ fn group(p: &AttentionDecodeParams) -> Result<usize, RunnerError> {
         return refuse(format!(
             "decode attention needs a chunk of a multiple of {TILE} positions, not {}",
             p.chunk
+        ));
+    }
+    let whole = |n: i32| usize::try_from(n).unwrap_or(0);
+    if !WARPS.contains(&whole(p.warps)) || !(1..=MOST_SPLITS).contains(&whole(p.splits)) {
+        return refuse(format!(
+            "decode attention knows blocks of {WARPS:?} warps and up to {MOST_SPLITS} splits, not {} and {}",
+            p.warps, p.splits
         ));
     }
     if p.kv_heads <= 0 || p.query_heads % p.kv_heads != 0 {
@@ -154,32 +197,47 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const GROUPED: Heads = Heads {
+        query: 32,
+        kv: 8,
+        dim: 128,
+    };
+    const PLAIN: Heads = Heads {
+        query: 12,
+        kv: 12,
+        dim: 64,
+    };
+
     proptest! {
         #[test]
-        fn a_split_covers_the_context(rows in 1usize..300, heads in 1usize..40, len in 0usize..20_000, sms in 1usize..200) {
+        fn a_split_covers_the_context(rows in 1usize..300, kv in 1usize..40, group in 1usize..9, dim in 32usize..129, len in 0usize..20_000, sms in 1usize..200) {
+            let heads = Heads { query: kv * group, kv, dim };
             let s = split(rows, heads, len, sms);
             prop_assert!(s.chunk.is_multiple_of(TILE) && s.chunk * s.splits >= len.max(1));
+            prop_assert!((1..=MOST_SPLITS).contains(&s.splits));
             // No split is empty for a row of the full length.
             prop_assert!((s.splits - 1) * s.chunk < len.max(1));
+            // What is split all runs at once.
+            prop_assert!(s.splits == 1 || 2 * rows * kv * s.splits <= 3 * sms);
         }
     }
 
     #[test]
     fn splits_only_where_blocks_are_missing() {
-        assert_eq!(split(1, 12, 64, 132).splits, 1);
-        assert_eq!(
-            split(1, 12, 512, 132),
-            Split {
-                chunk: 64,
-                splits: 8
-            }
-        );
-        assert_eq!(
-            split(64, 12, 2048, 132),
-            Split {
-                chunk: 2048,
-                splits: 1
-            }
-        );
+        let of = |rows, heads, len| {
+            let s = split(rows, heads, len, 132);
+            (s.splits, s.chunk, s.warps)
+        };
+        assert_eq!(of(1, PLAIN, 64), (1, 64, 4));
+        assert_eq!(of(1, PLAIN, 256), (1, 256, 8));
+        assert_eq!(of(1, PLAIN, 512), (4, 128, 8));
+        assert_eq!(of(1, PLAIN, 8192), (16, 512, 8));
+        assert_eq!(of(8, PLAIN, 2048), (2, 1024, 8));
+        assert_eq!(of(64, PLAIN, 2048), (1, 2048, 4));
+        assert_eq!(of(1, GROUPED, 2048), (8, 256, 8));
+        assert_eq!(of(4, GROUPED, 2048), (6, 384, 4));
+        assert_eq!(of(8, GROUPED, 2048), (3, 704, 4));
+        assert_eq!(of(16, GROUPED, 2048), (1, 2048, 8));
+        assert_eq!(of(32, GROUPED, 2048), (1, 2048, 4));
     }
 }
