@@ -17,7 +17,7 @@ use cudarc::nvrtc::Ptx;
 
 use super::fatbins;
 use super::ops::DeviceParams;
-use super::ops::{attention_prefill, head, linear_portable, linear_small, linear_tiled};
+use super::ops::{attention_prefill, head, linear_portable, linear_small, linear_tiled, sublayer};
 use crate::runner::{Dtype, RunnerError};
 
 /// D, the head widths that the attention kernels are compiled for.
@@ -42,6 +42,16 @@ impl Function {
     /// A newer GPU may run code compiled for an older one, so the GPU's own number does not tell.
     pub fn is_hopper(&self) -> bool {
         self.compiled_for >= HOPPER
+    }
+
+    /// Itself, for a kernel that has no code elsewhere.
+    pub fn on_hopper(&self, kernel: &str) -> Result<&Self, RunnerError> {
+        match self.is_hopper() {
+            true => Ok(self),
+            false => Err(RunnerError::Unavailable(format!(
+                "the CUDA kernel {kernel} needs a GPU of compute capability 9.0"
+            ))),
+        }
     }
 
     /// Whether it may use kernels/wgmma.cuh: Hopper has these instructions, and no GPU after it.
@@ -115,6 +125,8 @@ pub struct Kernels {
     pub(super) head: PerHalf<[Function; head::TILES.len()]>,
     pub(super) linear_portable: PerDtype<PerTile<Function>>,
     pub(super) head_portable: PerDtype<PerTile<Function>>,
+    pub(super) attention_sublayer: PerHalf<PerHeadDim<PerGroup<Function>>>,
+    pub(super) mlp_sublayer: PerHalf<Function>,
     pub(super) kv_append: PerDtype<Function>,
     pub(super) attention_prefill: PerDtype<PerHeadDim<Function>>,
     pub(super) attention_decode: PerDtype<PerHeadDim<PerGroup<Function>>>,
@@ -146,9 +158,15 @@ impl Kernels {
                 })
             })
         };
-        let linear_tiled = |dtype: Dtype| {
-            let stem = "linear_tiled";
-            modules.function(stem, &format!("{stem}_{dtype}"))
+        let per_half =
+            |stem: &str, dtype: Dtype| modules.function(stem, &format!("{stem}_{dtype}"));
+        let attention_sublayer = |dtype: Dtype| {
+            per_size(HEAD_DIMS, |d| {
+                per_size(GROUPS, |g| {
+                    let stem = "attention_sublayer";
+                    modules.function(stem, &format!("{stem}_{dtype}_d{d}_g{g}"))
+                })
+            })
         };
         let head = |dtype: Dtype| {
             per_size(head::TILES.map(|tile| tile.rows), |m| {
@@ -181,8 +199,16 @@ impl Kernels {
                 bf16: linear_small(Dtype::BF16)?,
             },
             linear_tiled: PerHalf {
-                f16: linear_tiled(Dtype::F16)?,
-                bf16: linear_tiled(Dtype::BF16)?,
+                f16: per_half("linear_tiled", Dtype::F16)?,
+                bf16: per_half("linear_tiled", Dtype::BF16)?,
+            },
+            attention_sublayer: PerHalf {
+                f16: attention_sublayer(Dtype::F16)?,
+                bf16: attention_sublayer(Dtype::BF16)?,
+            },
+            mlp_sublayer: PerHalf {
+                f16: per_half("mlp_sublayer", Dtype::F16)?,
+                bf16: per_half("mlp_sublayer", Dtype::BF16)?,
             },
             head: PerHalf {
                 f16: head(Dtype::F16)?,
@@ -273,6 +299,11 @@ impl Kernels {
             }
             if let Some(function) = self.linear_tiled.get(dtype) {
                 allow(function, linear_tiled::SHARED_BYTES)?;
+            }
+            let attention_sublayer = self.attention_sublayer.get(dtype).into_iter();
+            let sublayers = attention_sublayer.flatten().flatten();
+            for function in sublayers.chain(self.mlp_sublayer.get(dtype)) {
+                allow(function, sublayer::MAX_SHARED_BYTES as u32)?;
             }
         }
         Ok(())

@@ -21,6 +21,7 @@ mod rotary;
 pub mod rows;
 mod scratch;
 mod shape;
+mod sublayers;
 pub mod tensor_map;
 mod weights;
 
@@ -29,7 +30,7 @@ use std::time::{Duration, Instant};
 use cudarc::driver::result;
 
 use self::device::{Device, Memory, Pinned};
-use self::forward::{Forward, Network};
+use self::forward::{Forward, Network, Pending};
 use self::gemm::Gemms;
 use self::graphs::Graphs;
 use self::inputs::Inputs;
@@ -245,7 +246,7 @@ impl Pipeline {
             host_tokens: self.tokens.address(),
             network: &mut self.network,
             shape,
-            pending_bias: None,
+            pending: Pending::default(),
         };
         forward.run()
     }

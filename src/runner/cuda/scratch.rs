@@ -6,6 +6,7 @@ use super::gemm::WORKSPACE_BYTES;
 use super::memory::Placement;
 use super::ops::attention_decode::split;
 use super::shape::StepShape;
+use super::sublayers;
 use super::weights::padded_vocab;
 use crate::model::ModelSpec;
 use crate::runner::{Dtype, Limits};
@@ -48,6 +49,11 @@ pub struct Scratch {
     pub partial_out: CUdeviceptr,
     /// f32 `[splits, B, Hq]`
     pub partial_lse: CUdeviceptr,
+    /// f32 `[rows, C]`, the residual stream between the two sublayers of a layer, and f32 `[Hkv, rows,
+    /// C]` and `[slices, rows, C]`, what each adds to it; empty where a model's layers are no sublayers.
+    pub between: CUdeviceptr,
+    pub attention_parts: CUdeviceptr,
+    pub mlp_parts: CUdeviceptr,
     /// cuBLASLt's, where it is found.
     pub workspace: CUdeviceptr,
 }
@@ -69,6 +75,11 @@ impl Scratch {
             .map(|s| s.rows * split(s.rows, spec.kv_heads, s.max_kv_len, sms).splits)
             .max()
             .unwrap_or(0);
+        let slices = sublayers::slices(spec, dtype);
+        let few = match slices {
+            Some(_) => channels * rows.min(sublayers::MOST_ROWS),
+            None => 0,
+        };
         let mut p = Placement::from(base);
         let scratch = Self {
             residual: p.place(tokens * channels, 4),
@@ -91,6 +102,9 @@ impl Scratch {
             tokens: p.place(rows, 4),
             partial_out: p.place(partials * query_width, 4),
             partial_lse: p.place(partials * spec.heads, 4),
+            between: p.place(few, 4),
+            attention_parts: p.place(few * spec.kv_heads, 4),
+            mlp_parts: p.place(few * slices.unwrap_or(0), 4),
             workspace: p.place(WORKSPACE_BYTES, 1),
         };
         (scratch, p.end())
