@@ -8,7 +8,6 @@ template <typename T, int D, int G>
 __device__ void attention_sublayer(const AttentionSublayerParams<T>& p) {
     using Attention = RowAttention<T, D, G>;
     extern __shared__ uint4 memory[];
-    admit_next_kernel();
     const int channels = p.stream.channels, part = channels / RANKS, rank = blockIdx.x, kv_head = blockIdx.y;
     const int first_row = blockIdx.z * ROWS, rows = min(ROWS, p.stream.m - first_row);
     const int group = p.query_heads / p.kv_heads, width = group * D, columns = width + 2 * D;
@@ -24,7 +23,7 @@ __device__ void attention_sublayer(const AttentionSublayerParams<T>& p) {
     float* const sums = carver.take<float>(RANKS * columns);
     auto& shared = *carver.take<typename Attention::Shared>(1);
     auto* const moments = reinterpret_cast<float2(*)[RANKS]>(carver.take<float2>(ROWS * RANKS));
-    uint64_t* const barriers = carver.take<uint64_t>(4);
+    Barrier* const barriers = carver.take<Barrier>(4);
     const Inbox weights_in{barriers}, moments_in{barriers + 1}, sums_in{barriers + 2}, rows_in{barriers + 3};
 
     if (threadIdx.x == 0) {
@@ -54,7 +53,7 @@ __device__ void attention_sublayer(const AttentionSublayerParams<T>& p) {
     const KvHead kv(kv_head, p.kv_heads, p.page_size, D);
     const int32_t* const pages = p.page_table + static_cast<int64_t>(first_row + rank) * p.page_stride;
     cluster_barrier();
-    await_previous_kernel();
+    follow_previous_kernel();
 
     const int kv_start = rank < rows ? p.kv_start[first_row + rank] : 0;
     const int kv_len = rank < rows ? p.kv_len[first_row + rank] : 0;

@@ -1,33 +1,25 @@
 // Data that arrives in a block's shared memory by itself: from global memory, or from other blocks of
 // its cluster. Hopper alone.
 //
-// A barrier (PTX ISA, "mbarrier") counts the bytes, so that a reader waits for what it reads and for
-// nothing else. A barrier of the whole cluster costs more: it also waits for all that its threads have
+// A barrier counts the bytes, so that a reader waits for what it reads and for nothing else. A barrier of the whole cluster costs more: it also waits for all that its threads have
 // written anywhere.
 #pragma once
 
 #include "launch.cuh"
-#include "mma.cuh"
+#include "tma.cuh"
 
+// Passed once, when all bytes that were announced are here.
 struct Inbox {
-    uint64_t* barrier;
+    Barrier* barrier;
 
     // By one thread, before it fetches; other blocks may push once a cluster_barrier is passed.
     __device__ void open(int bytes) const {
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(barrier)) : "memory");
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
-                     : "memory");
+        barrier->init(1);
+        Barrier::publish();
+        barrier->expect(bytes);
     }
 
-    // Until all bytes are here.
-    __device__ void wait() const {
-        asm volatile(
-            "{ .reg .pred done;\n"
-            "again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], 0;\n"
-            "@!done bra again; }" ::"r"(shared_address(barrier))
-            : "memory");
-    }
+    __device__ void wait() const { barrier->wait(0); }
 
     // Asks for neighbouring bytes of global memory, whole vectors.
     __device__ void fetch(void* to, const void* from, int bytes) const {

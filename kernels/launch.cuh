@@ -5,27 +5,15 @@
 
 #include <cstdint>
 
-// Lets the next kernel's blocks start.
-__device__ inline void admit_next_kernel() {
+// Lets the next kernel's blocks start, then waits until the previous kernel has ended and its writes
+// are visible. Every kernel that is launched to overlap must pass here before it touches anything
+// that a step writes: its own end then means that all earlier kernels have ended, too. A kernel may
+// read weights before. What a step writes is not read by __ldg, which may move up past the wait.
+__device__ inline void follow_previous_kernel() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
-// Waits until the previous kernel has ended and its writes are visible. Every kernel that is launched
-// to overlap must pass here before it touches anything that a step writes: its own end then means that
-// all earlier kernels have ended, too. A kernel may read weights before. What a step writes is not read
-// by __ldg, which may move up past the wait.
-__device__ inline void await_previous_kernel() {
-#if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
-}
-
-// Both, where there is nothing to do between them.
-__device__ inline void follow_previous_kernel() {
-    admit_next_kernel();
-    await_previous_kernel();
 }
 
 // A barrier of all threads of the cluster; what they wrote to shared memory before is visible after.

@@ -7,7 +7,6 @@
 template <typename T>
 __device__ void mlp_sublayer(const MlpSublayerParams<T>& p) {
     extern __shared__ uint4 memory[];
-    admit_next_kernel();
     const int channels = p.stream.channels, part = channels / RANKS, rank = blockIdx.x, slice = blockIdx.y;
     const int rows = min(ROWS, p.stream.m - static_cast<int>(blockIdx.z) * ROWS);
     const int features = p.features / gridDim.y, columns = p.gated ? 2 * features : features;
@@ -21,7 +20,7 @@ __device__ void mlp_sublayer(const MlpSublayerParams<T>& p) {
     T* const bias = carver.take<T>(columns);
     float* const sums = carver.take<float>(RANKS * columns);
     auto* const moments = reinterpret_cast<float2(*)[RANKS]>(carver.take<float2>(ROWS * RANKS));
-    uint64_t* const barriers = carver.take<uint64_t>(4);
+    Barrier* const barriers = carver.take<Barrier>(4);
     const Inbox weights_in{barriers}, moments_in{barriers + 1}, sums_in{barriers + 2}, rows_in{barriers + 3};
 
     if (threadIdx.x == 0) {
@@ -43,7 +42,7 @@ __device__ void mlp_sublayer(const MlpSublayerParams<T>& p) {
     const SumsOut sums_out(sums_in, sums, columns, rows);
     const PartOut<T> part_out(p.parts, p.stream, rows);
     cluster_barrier();
-    await_previous_kernel();
+    follow_previous_kernel();
 
     stream.gather();
     const float2 own_moments = stream.moments();

@@ -54,7 +54,7 @@ struct RowAttention {
         for (int g = 0; g < G; g++) {
             max[g] = -INFINITY;
             Chunk<T> chunk = {};
-            if (has_query(g) && column < D) chunk.bits = *reinterpret_cast<const uint4*>(own + g * D + column);
+            if (g < queries && column < D) chunk.bits = *reinterpret_cast<const uint4*>(own + g * D + column);
             chunk.widen(q[g]);
 #pragma unroll
             for (int i = 0; i < VECTOR; i++) q[g][i] *= scale * LOG2E;
@@ -79,7 +79,6 @@ struct RowAttention {
         const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 #pragma unroll
         for (int g = 0; g < G; g++) {
-            if (!has_query(g)) continue;
             merge_lanes(g);
             if (lane < USED) store(&shared.acc[warp][g][column], acc[g]);
             if (lane == 0) shared.max[warp][g] = max[g], shared.sum[warp][g] = sum[g];
@@ -103,9 +102,6 @@ struct RowAttention {
     }
 
 private:
-    // The same for the whole block.
-    __device__ bool has_query(int g) const { return G == 1 || g < queries; }
-
     __device__ void look_up(int base) {
 #pragma unroll
         for (int i = 0; i < FLIGHTS; i++) {
@@ -142,8 +138,7 @@ private:
             k[i].widen(key);
 #pragma unroll
             for (int g = 0; g < G; g++) {
-                if (!has_query(g)) continue;
-                float dot = 0.0f;
+                    float dot = 0.0f;
 #pragma unroll
                 for (int j = 0; j < VECTOR; j++) dot += q[g][j] * key[j];
 #pragma unroll
@@ -153,7 +148,6 @@ private:
         }
 #pragma unroll
         for (int g = 0; g < G; g++) {
-            if (!has_query(g)) continue;
             float top = max[g];
 #pragma unroll
             for (int i = 0; i < FLIGHTS; i++) top = fmaxf(top, p[g][i]);
@@ -170,8 +164,7 @@ private:
             v[i].widen(value);
 #pragma unroll
             for (int g = 0; g < G; g++) {
-                if (!has_query(g)) continue;
-#pragma unroll
+    #pragma unroll
                 for (int j = 0; j < VECTOR; j++) acc[g][j] += p[g][i] * value[j];
             }
         }

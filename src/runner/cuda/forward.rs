@@ -69,18 +69,10 @@ impl Forward<'_> {
         self.embed()?;
         let in_sublayers = self.runs_in_sublayers();
         for layer in 0..layers {
-            if in_sublayers {
-                self.attention_sublayer(layer)?;
-                self.mlp_sublayer(layer)?;
-                continue;
+            match in_sublayers {
+                true => self.run_sublayers(layer)?,
+                false => self.run_operations(layer)?,
             }
-            self.normalise_for_attention(layer)?;
-            self.project_qkv(layer)?;
-            self.attend(layer)?;
-            self.project_attention(layer)?;
-            self.normalise_for_mlp(layer)?;
-            self.project_up(layer)?;
-            self.project_down(layer)?;
         }
         self.normalise_last_tokens()?;
         if !self.network.leaves_logits(&self.shape) {
@@ -89,6 +81,17 @@ impl Forward<'_> {
         self.network
             .score_vocabulary(self.device, self.shape.rows)?;
         self.choose_tokens()
+    }
+
+    /// A layer, an operation after the other.
+    fn run_operations(&mut self, layer: usize) -> Result<(), RunnerError> {
+        self.normalise_for_attention(layer)?;
+        self.project_qkv(layer)?;
+        self.attend(layer)?;
+        self.project_attention(layer)?;
+        self.normalise_for_mlp(layer)?;
+        self.project_up(layer)?;
+        self.project_down(layer)
     }
 
     fn advance_rows(&self) -> Result<(), RunnerError> {

@@ -44,7 +44,13 @@ impl Forward<'_> {
             && shape.max_kv_len <= MOST_KV
     }
 
-    pub(super) fn attention_sublayer(&mut self, layer: usize) -> Result<(), RunnerError> {
+    /// A layer in two kernels.
+    pub(super) fn run_sublayers(&mut self, layer: usize) -> Result<(), RunnerError> {
+        self.attention_sublayer(layer)?;
+        self.mlp_sublayer(layer)
+    }
+
+    fn attention_sublayer(&mut self, layer: usize) -> Result<(), RunnerError> {
         let scratch = self.network.scratch;
         let norm = [Param::AttnNormWeight(layer), Param::AttnNormBias(layer)];
         let stream = self.stream(norm, scratch.residual, scratch.between);
@@ -77,7 +83,7 @@ impl Forward<'_> {
             .attention_sublayer(&self.device.stream, n.dtype, &p)
     }
 
-    pub(super) fn mlp_sublayer(&mut self, layer: usize) -> Result<(), RunnerError> {
+    fn mlp_sublayer(&mut self, layer: usize) -> Result<(), RunnerError> {
         let scratch = self.network.scratch;
         let norm = [Param::MlpNormWeight(layer), Param::MlpNormBias(layer)];
         let stream = self.stream(norm, scratch.between, scratch.residual);

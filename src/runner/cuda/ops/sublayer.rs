@@ -12,7 +12,7 @@ pub(super) const THREADS: u32 = 256;
 /// Each block holds a row's part in one warp, four channels a lane.
 const MAX_CHANNELS: usize = RANKS * 32 * 4;
 /// Leaves an SM room for a block of the other sublayer, whose weights arrive meanwhile.
-pub(in crate::runner::cuda) const MAX_SHARED_BYTES: usize = 160 << 10;
+pub(in crate::runner::cuda) const MAX_SHARED_BYTES: usize = 176 << 10;
 
 /// Whether C can be divided.
 pub(super) fn divides(channels: usize) -> bool {
