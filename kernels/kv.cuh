@@ -50,6 +50,7 @@ struct QkvColumn {
 
     __device__ QkvColumn(const QkvTarget<T>& to, int column)
         : q_width(to.query_heads * to.head_dim) {
+        // Of another product: used for nothing.
         if (!to.q) return;
         const int kv_width = to.kv_heads * to.head_dim;
         turn_stride = to.head_dim;

@@ -22,9 +22,11 @@ const FEW_ROWS_OF_SMALL_WEIGHT: usize = 32;
 /// and of a narrow weight, whose tiles are few, up to twice as many.
 const TILED_ROWS: usize = 256;
 const NARROW_WEIGHT: usize = 2 << 20;
-/// `linear_wide` is ahead of cuBLASLt and the kernels after it up to here; above, cuBLASLt is where it
-/// is found.
-const WIDE_ROWS: usize = 512;
+/// Rows that a large weight meets at once in `linear_wide`, up to which it is ahead of cuBLASLt ...
+const WIDE_ROWS: usize = 64;
+/// ... and at more in pairs of tiles: it is as fast as cuBLASLt with the kernels after it where an eighth
+/// of their rows at most is empty.
+const PAIR_ROWS: usize = 256;
 
 /// Who multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,9 +59,11 @@ impl Means {
 
     /// The fastest for `m` rows and a weight of `k × n`.
     pub fn choose(self, m: usize, k: usize, n: usize) -> By {
+        let rows_fill_tiles = m <= WIDE_ROWS || 8 * m >= 7 * m.next_multiple_of(PAIR_ROWS);
+        let wide_is_ahead = k * n <= SMALL_WEIGHT || rows_fill_tiles;
         match self.kernel(m, k, n) {
             By::LinearPortable if self.has_cublaslt => By::CublasLt,
-            By::LinearWide if self.has_cublaslt && m > WIDE_ROWS => By::CublasLt,
+            By::LinearWide if self.has_cublaslt && !wide_is_ahead => By::CublasLt,
             kernel => kernel,
         }
     }

@@ -76,51 +76,59 @@ impl Tile {
 }
 
 /// How a product is cut up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 struct Cut {
     /// Index into [`TILES`].
     tile: usize,
     /// Blocks of a cluster, and clusters; each takes tile after tile.
     cluster: usize,
     clusters: usize,
+    /// What the SMs need, each with one block, in parts that compare tiles of the same height.
+    cost: usize,
 }
 
 impl Cut {
-    /// The tile with which the SMs, each with one block, are done first: rounds of blocks, times columns
-    /// of a tile, over the parts of K. The widest of equals reads X the least.
-    fn new([m, k, n]: [usize; 3], sms: usize) -> Self {
-        let cut = |tile| {
-            let Tile {
-                rows,
-                columns,
-                share,
-                ..
-            } = TILES[tile];
-            let tiles = m.div_ceil(rows * share) * n.div_ceil(columns);
-            let splits = match share {
-                1 => splits(tiles, k.div_ceil(DEPTH), sms),
-                _ => 1,
-            };
-            let cluster = share * splits;
-            let at_once = (sms / cluster).max(1);
-            let cut = Self {
-                tile,
-                cluster,
-                clusters: tiles.min(at_once),
-            };
-            (tiles.div_ceil(at_once) * columns / splits, cut)
-        };
-        let (narrowest, widest) = match m {
-            0..=64 => (0, 1),
-            _ => (2, TILES.len() - 1),
-        };
-        let mut best = cut(widest);
-        for other in (narrowest..widest).rev().map(cut) {
-            if other.0 < best.0 {
-                best = other;
-            }
+    /// Few rows are bound by memory, which is busy as long as no block has to take a second tile. Many
+    /// are bound by arithmetic; of tiles that cost the same, the widest reads X the least.
+    fn new(product: [usize; 3], sms: usize) -> Self {
+        let cut = |tile| Self::into_tiles(tile, product, sms);
+        match product[0] {
+            0..=64 => cut(0).or_cheaper(cut(1)),
+            _ => cut(4).or_cheaper(cut(3)).or_cheaper(cut(2)),
         }
-        best.1
+    }
+
+    fn into_tiles(tile: usize, [m, k, n]: [usize; 3], sms: usize) -> Self {
+        let Tile {
+            rows,
+            columns,
+            share,
+            ..
+        } = TILES[tile];
+        let tiles = m.div_ceil(rows * share) * n.div_ceil(columns);
+        let splits = match share {
+            1 => splits(tiles, k.div_ceil(DEPTH), sms),
+            _ => 1,
+        };
+        let cluster = share * splits;
+        let at_once = (sms / cluster).max(1);
+        let rounds = tiles.div_ceil(at_once);
+        Self {
+            tile,
+            cluster,
+            clusters: tiles.min(at_once),
+            cost: match rows {
+                64 => rounds,
+                _ => rounds * columns / splits,
+            },
+        }
+    }
+
+    fn or_cheaper(self, other: Self) -> Self {
+        match other.cost < self.cost {
+            true => other,
+            false => self,
+        }
     }
 }
 
@@ -194,12 +202,13 @@ mod tests {
     fn the_sms_have_blocks_in_few_rounds() {
         for (m, k, n, [rows, columns], cluster, clusters) in [
             (64, 4096, 4096, [64, 128], 4, 32),
-            (64, 4096, 12_288, [64, 192], 2, 64),
+            (64, 4096, 12_288, [64, 128], 1, 96),
             (64, 4096, 22_016, [64, 192], 1, 115),
             (128, 4096, 12_288, [128, 128], 1, 96),
             (256, 4096, 12_288, [128, 192], 2, 64),
             (256, 11_008, 4096, [128, 128], 2, 64),
             (512, 4096, 22_016, [128, 256], 2, 66),
+            (1024, 4096, 22_016, [128, 192], 2, 66),
             (4096, 11_008, 4096, [128, 256], 2, 66),
             (1, 8, 8, [64, 128], 1, 1),
         ] {
