@@ -66,11 +66,14 @@ pub fn paths(ordinal: usize) -> Result<Paths, RunnerError> {
     };
     path("greedy tokens", greedy);
     let prompts = match kernels.has_attention_prefill_wgmma(dtype, 64) {
-        true => "attention_prefill_wgmma (heads of 64 and 128)",
+        true => "attention_prefill_wgmma (wgmma; short prompts: mma.sync)",
         false => "attention_prefill (mma.sync)",
     };
     path("attention of prompts", prompts);
-    path("attention of one token", "attention_decode (CUDA cores)");
+    path(
+        "attention of one token",
+        "attention_decode (CUDA cores; groups: mma.sync)",
+    );
     Ok(Paths {
         device: device.name.clone(),
         code: format!("sm_{}", kernels.architecture()),
