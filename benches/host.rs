@@ -12,7 +12,7 @@ use batchlab::kv::KvLayout;
 use batchlab::metrics::{Ceilings, Pace};
 use batchlab::plan::{StepOutput, StepPlan};
 use batchlab::request::Request;
-use batchlab::runner::{Limits, MemoryUse, Runner, RunnerError};
+use batchlab::runner::{Dtype, Limits, MemoryUse, Runner, RunnerError};
 use batchlab::sampling::Sampling;
 use batchlab::scheduler::Padding;
 use clap::Parser;
@@ -43,6 +43,9 @@ struct NullRunner {
 impl Runner for NullRunner {
     fn describe(&self) -> String {
         "none".into()
+    }
+    fn dtype(&self) -> Dtype {
+        Dtype::BF16
     }
     fn limits(&self) -> Limits {
         self.limits
