@@ -29,6 +29,7 @@ template <typename T>
 struct ResidualNormParams {
     float* x;
     const T* add;
+    const float* parts;
     const T* bias;
     const T* weight;
     const T* beta;
@@ -37,11 +38,13 @@ struct ResidualNormParams {
     int32_t rows;
     int32_t channels;
     float eps;
+    int32_t slices;
+    int32_t slice_rows;
     int32_t rms;
 };
-static_assert(sizeof(ResidualNormParams<float>) == 72);
-static_assert(offsetof(ResidualNormParams<float>, rows) == 56);
-static_assert(offsetof(ResidualNormParams<float>, rms) == 68);
+static_assert(sizeof(ResidualNormParams<float>) == 88);
+static_assert(offsetof(ResidualNormParams<float>, rows) == 64);
+static_assert(offsetof(ResidualNormParams<float>, rms) == 84);
 
 template <typename T>
 struct BiasActivationParams {
@@ -286,3 +289,62 @@ struct RandomFillParams {
 };
 static_assert(sizeof(RandomFillParams<float>) == 32);
 static_assert(offsetof(RandomFillParams<float>, mean) == 24);
+
+// The residual stream as the kernel before left it, and where it goes.
+template <typename T>
+struct StreamParams {
+    const float* x;
+    const float* parts;
+    const T* bias;
+    float* x_out;
+    const T* weight;
+    const T* beta;
+    int32_t slices;
+    int32_t m;
+    int32_t channels;
+    float eps;
+    int32_t rms;
+};
+static_assert(sizeof(StreamParams<uint16_t>) == 72);
+static_assert(offsetof(StreamParams<uint16_t>, slices) == 48);
+static_assert(offsetof(StreamParams<uint16_t>, rms) == 64);
+
+template <typename T>
+struct AttentionSublayerParams {
+    StreamParams<T> stream;
+    const T* w_qkv;
+    const T* qkv_bias;
+    const T* w_out;
+    float* parts;
+    T* kv;
+    const int32_t* page_table;
+    const int32_t* kv_start;
+    const int32_t* kv_len;
+    const float* rotary;
+    int32_t query_heads;
+    int32_t kv_heads;
+    int32_t head_dim;
+    int32_t page_size;
+    int32_t page_stride;
+    float scale;
+};
+static_assert(sizeof(AttentionSublayerParams<uint16_t>) == 168);
+static_assert(offsetof(AttentionSublayerParams<uint16_t>, w_qkv) == 72);
+static_assert(offsetof(AttentionSublayerParams<uint16_t>, query_heads) == 144);
+static_assert(offsetof(AttentionSublayerParams<uint16_t>, scale) == 164);
+
+template <typename T>
+struct MlpSublayerParams {
+    StreamParams<T> stream;
+    const T* w_up;
+    const T* up_bias;
+    const T* w_down;
+    float* parts;
+    int32_t features;
+    int32_t activation;
+    int32_t gated;
+};
+static_assert(sizeof(MlpSublayerParams<uint16_t>) == 120);
+static_assert(offsetof(MlpSublayerParams<uint16_t>, w_up) == 72);
+static_assert(offsetof(MlpSublayerParams<uint16_t>, features) == 104);
+static_assert(offsetof(MlpSublayerParams<uint16_t>, gated) == 112);

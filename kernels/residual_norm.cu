@@ -1,4 +1,4 @@
-// What stands between two matrix products: x[t] += add[t] + bias, then
+// What stands between two matrix products: x[t] += add[t] + Σ parts[t] + bias, then
 // out[r] = norm(x[row(r)])·weight + beta, in one pass over the row: a layer norm (Ba et al. 2016), or
 // an RMS norm (Zhang & Sennrich 2019), which takes the mean for zero and has no beta.
 //
@@ -44,9 +44,17 @@ __device__ void residual_norm(const ResidualNormParams<T>& p) {
     if (inside) {
         float* stream = p.x + token * p.channels + channel;
         load(x, stream);
-        if (p.add) {
-            float add[VECTOR], bias[VECTOR] = {};
-            load(add, p.add + token * p.channels + channel);
+        if (p.add || p.slices) {
+            float add[VECTOR] = {}, bias[VECTOR] = {};
+            if (p.add) load(add, p.add + token * p.channels + channel);
+            const float* part = p.parts + token * p.channels + channel;
+#pragma unroll 8
+            for (int slice = 0; slice < p.slices; slice++) {
+                float more[VECTOR];
+                load(more, part + static_cast<size_t>(slice) * p.slice_rows * p.channels);
+#pragma unroll
+                for (int i = 0; i < VECTOR; i++) add[i] += more[i];
+            }
             if (p.bias) load(bias, p.bias + channel);
 #pragma unroll
             for (int i = 0; i < VECTOR; i++) x[i] += add[i] + bias[i];

@@ -211,6 +211,7 @@ fn residual_norm(tokens: usize, channels: usize) -> Case {
                 let p = ResidualNormParams {
                     x: x.ptr(),
                     add: add.ptr(),
+                    parts: 0,
                     bias: parameter(0),
                     weight: parameter(1),
                     beta: parameter(2),
@@ -219,6 +220,8 @@ fn residual_norm(tokens: usize, channels: usize) -> Case {
                     rows: tokens as i32,
                     channels: channels as i32,
                     eps: 1e-5,
+                    slices: 0,
+                    slice_rows: 0,
                     rms: 0,
                 };
                 Ok(d.kernels.residual_norm(&d.stream, DTYPE, &p)?)

@@ -67,6 +67,7 @@ struct NormCase {
     rows: usize,
     channels: usize,
     add: bool,
+    slices: usize,
     bias: bool,
     gather: bool,
     shift: f32,
@@ -79,19 +80,22 @@ fn residual_norm() {
     let mut inputs = Inputs::fresh();
     for dtype in DTYPES {
         for (rows, channels) in [(1, 32), (5, 768), (64, 1600), (3, 8192), (2, 1032), (9, 40)] {
-            for (add, bias, gather, shift, kind) in [
-                (true, true, false, 0.0, NormKind::LayerNorm),
-                (true, false, false, 0.0, NormKind::LayerNorm),
-                (false, false, false, 100.0, NormKind::LayerNorm),
-                (true, true, true, 1.0, NormKind::LayerNorm),
-                (false, false, true, 0.0, NormKind::LayerNorm),
-                (true, false, false, 0.5, NormKind::RmsNorm),
-                (false, false, true, 100.0, NormKind::RmsNorm),
+            for (add, slices, bias, gather, shift, kind) in [
+                (true, 0, true, false, 0.0, NormKind::LayerNorm),
+                (true, 0, false, false, 0.0, NormKind::LayerNorm),
+                (false, 0, false, false, 100.0, NormKind::LayerNorm),
+                (true, 0, true, true, 1.0, NormKind::LayerNorm),
+                (false, 0, false, true, 0.0, NormKind::LayerNorm),
+                (true, 0, false, false, 0.5, NormKind::RmsNorm),
+                (false, 0, false, true, 100.0, NormKind::RmsNorm),
+                (false, 3, true, true, 1.0, NormKind::LayerNorm),
+                (false, 16, false, false, 0.0, NormKind::RmsNorm),
             ] {
                 let case = NormCase {
                     rows,
                     channels,
                     add,
+                    slices,
                     bias,
                     gather,
                     shift,
@@ -116,18 +120,24 @@ fn check_norm(gpu: &Gpu, inputs: &mut Inputs, dtype: Dtype, case: &NormCase) {
     let bias = inputs.normal(dtype, channels, 1.0);
     let weight = inputs.normal(dtype, channels, 1.0);
     let beta = inputs.normal(dtype, channels, 1.0);
+    let parts = inputs.normal(Dtype::F32, case.slices.max(1) * tokens * channels, 0.5);
     let index: Vec<u32> = (0..rows)
         .map(|r| if case.gather { inputs.below(tokens) } else { r } as u32)
         .collect();
 
     let mut summed = x.clone();
+    for part in parts.chunks_exact(tokens * channels).take(case.slices) {
+        ops::residual(&mut summed, part, channels);
+    }
     if case.add {
+        ops::residual(&mut summed, &add, channels);
+    }
+    if case.add || case.slices > 0 {
         let bias = if case.bias {
             bias.clone()
         } else {
             vec![0.0; channels]
         };
-        ops::residual(&mut summed, &add, channels);
         ops::add_bias(&mut summed, Some(&bias));
     }
     let gathered: Vec<f32> = index
@@ -142,6 +152,7 @@ fn check_norm(gpu: &Gpu, inputs: &mut Inputs, dtype: Dtype, case: &NormCase) {
     }
 
     let device_x = gpu.floats(Dtype::F32, &x);
+    let device_parts = gpu.floats(Dtype::F32, &parts);
     let out = gpu.poison(dtype, (rows + 1) * channels);
     let [add, bias, weight, beta] = [&add, &bias, &weight, &beta].map(|v| gpu.floats(dtype, v));
     let index = gpu.ints(&signed(&index));
@@ -149,6 +160,7 @@ fn check_norm(gpu: &Gpu, inputs: &mut Inputs, dtype: Dtype, case: &NormCase) {
     let params = cuda::ResidualNormParams {
         x: device_x.ptr(gpu),
         add: given(case.add, add.ptr(gpu)),
+        parts: device_parts.ptr(gpu),
         bias: given(case.bias, bias.ptr(gpu)),
         weight: weight.ptr(gpu),
         beta: given(case.kind == NormKind::LayerNorm, beta.ptr(gpu)),
@@ -157,6 +169,8 @@ fn check_norm(gpu: &Gpu, inputs: &mut Inputs, dtype: Dtype, case: &NormCase) {
         rows: rows as i32,
         channels: channels as i32,
         eps: 1e-5,
+        slices: case.slices as i32,
+        slice_rows: tokens as i32,
         rms: i32::from(case.kind == NormKind::RmsNorm),
     };
     gpu.kernels
@@ -164,8 +178,8 @@ fn check_norm(gpu: &Gpu, inputs: &mut Inputs, dtype: Dtype, case: &NormCase) {
         .unwrap();
 
     let what = format!(
-        "{dtype:?} {:?} rows {rows} channels {channels} add {} gather {}",
-        case.kind, case.add, case.gather
+        "{dtype:?} {:?} rows {rows} channels {channels} add {} slices {} gather {}",
+        case.kind, case.add, case.slices, case.gather
     );
     let result = gpu.read(&out);
     // A row 100 from zero loses two digits of its deviations when x is rounded to f32.
@@ -182,8 +196,9 @@ fn check_norm(gpu: &Gpu, inputs: &mut Inputs, dtype: Dtype, case: &NormCase) {
         &what,
         &stream,
         expected,
+        // Parts are added in another order.
         Tolerance {
-            atol: 1e-6,
+            atol: 1e-6 * (1 + case.slices) as f32,
             rtol: 1e-6,
         },
     );

@@ -253,7 +253,7 @@ impl Problem {
 }
 
 /// `x · w`, `[M, N]`, summed in f64.
-fn product(x: &[f32], w: &[f32], k: usize, n: usize) -> Vec<f32> {
+pub fn product(x: &[f32], w: &[f32], k: usize, n: usize) -> Vec<f32> {
     let row = |x: &[f32]| {
         let mut sums = vec![0f64; n];
         for (&x, w) in x.iter().zip(w.chunks_exact(n)) {

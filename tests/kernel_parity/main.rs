@@ -13,3 +13,4 @@ mod kv_places;
 mod linear;
 mod rows;
 mod sampling;
+mod sublayers;

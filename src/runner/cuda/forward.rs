@@ -45,9 +45,20 @@ pub struct Forward<'a> {
     /// The address of the address where the host finds the tokens.
     pub host_tokens: u64,
     pub shape: StepShape,
-    /// The address of the bias of the last block's update, or 0, while the update is in scratch and
-    /// not yet part of the residual stream.
-    pub pending_bias: Option<u64>,
+    pub pending: Pending,
+}
+
+/// What the last operation has left for the next that reads the residual stream to add: addresses, or
+/// 0 for nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pending {
+    /// `[T, C]`
+    pub add: u64,
+    /// f32 `[slices, T, C]`
+    pub parts: u64,
+    pub slices: usize,
+    /// `[C]`
+    pub bias: u64,
 }
 
 impl Forward<'_> {
@@ -56,14 +67,12 @@ impl Forward<'_> {
         let layers = self.network.spec.layers;
         self.advance_rows()?;
         self.embed()?;
+        let in_sublayers = self.runs_in_sublayers();
         for layer in 0..layers {
-            self.normalise_for_attention(layer)?;
-            self.project_qkv(layer)?;
-            self.attend(layer)?;
-            self.project_attention(layer)?;
-            self.normalise_for_mlp(layer)?;
-            self.project_up(layer)?;
-            self.project_down(layer)?;
+            match in_sublayers {
+                true => self.run_sublayers(layer)?,
+                false => self.run_operations(layer)?,
+            }
         }
         self.normalise_last_tokens()?;
         if !self.network.leaves_logits(&self.shape) {
@@ -72,6 +81,17 @@ impl Forward<'_> {
         self.network
             .score_vocabulary(self.device, self.shape.rows)?;
         self.choose_tokens()
+    }
+
+    /// A layer, an operation after the other.
+    fn run_operations(&mut self, layer: usize) -> Result<(), RunnerError> {
+        self.normalise_for_attention(layer)?;
+        self.project_qkv(layer)?;
+        self.attend(layer)?;
+        self.project_attention(layer)?;
+        self.normalise_for_mlp(layer)?;
+        self.project_up(layer)?;
+        self.project_down(layer)
     }
 
     fn advance_rows(&self) -> Result<(), RunnerError> {
@@ -110,7 +130,7 @@ impl Forward<'_> {
 
     /// Adds a pending update and its bias to the residual stream, then normalises it.
     fn normalise(&mut self, [weight, beta]: [Param; 2], rows: Rows) -> Result<(), RunnerError> {
-        let pending_bias = self.pending_bias.take();
+        let pending = std::mem::take(&mut self.pending);
         let n = &*self.network;
         let (rows, row_index) = match rows {
             Rows::Tokens => (self.shape.tokens, 0),
@@ -118,8 +138,9 @@ impl Forward<'_> {
         };
         let p = ResidualNormParams {
             x: n.scratch.residual,
-            add: pending_bias.map_or(0, |_| n.scratch.update),
-            bias: pending_bias.unwrap_or(0),
+            add: pending.add,
+            parts: pending.parts,
+            bias: pending.bias,
             weight: n.weights[weight],
             beta: n.weights.optional(beta),
             out: n.scratch.normed,
@@ -127,6 +148,8 @@ impl Forward<'_> {
             rows: rows as i32,
             channels: n.spec.channels as i32,
             eps: n.spec.norm_eps,
+            slices: pending.slices as i32,
+            slice_rows: self.shape.tokens as i32,
             rms: i32::from(n.spec.norm == NormKind::RmsNorm),
         };
         n.kernels.residual_norm(&self.device.stream, n.dtype, &p)
@@ -254,7 +277,7 @@ impl Network {
         self.kv_slab + (elements * self.layout.bytes_per_element) as u64
     }
 
-    fn attention_scale(&self) -> f32 {
+    pub(super) fn attention_scale(&self) -> f32 {
         1.0 / (self.spec.head_dim as f32).sqrt()
     }
 }

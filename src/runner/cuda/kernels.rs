@@ -20,7 +20,7 @@ use super::fatbins;
 use super::ops::DeviceParams;
 use super::ops::attention_prefill_wgmma::Form;
 use super::ops::{
-    attention_prefill, head, linear_portable, linear_small, linear_tiled, linear_wide,
+    attention_prefill, head, linear_portable, linear_small, linear_tiled, linear_wide, sublayer,
 };
 use crate::runner::{Dtype, RunnerError};
 
@@ -46,6 +46,16 @@ impl Function {
     /// A newer GPU may run code compiled for an older one, so the GPU's own number does not tell.
     pub fn is_hopper(&self) -> bool {
         self.compiled_for >= HOPPER
+    }
+
+    /// Itself, for a kernel that has no code elsewhere.
+    pub fn on_hopper(&self, kernel: &str) -> Result<&Self, RunnerError> {
+        match self.is_hopper() {
+            true => Ok(self),
+            false => Err(RunnerError::Unavailable(format!(
+                "the CUDA kernel {kernel} needs a GPU of compute capability 9.0"
+            ))),
+        }
     }
 
     /// Whether it may use kernels/wgmma.cuh: Hopper has these instructions, and no GPU after it.
@@ -120,6 +130,8 @@ pub struct Kernels {
     pub(super) head: PerHalf<[Function; head::TILES.len()]>,
     pub(super) linear_portable: PerDtype<PerTile<Function>>,
     pub(super) head_portable: PerDtype<PerTile<Function>>,
+    pub(super) attention_sublayer: PerHalf<PerHeadDim<PerGroup<Function>>>,
+    pub(super) mlp_sublayer: PerHalf<Function>,
     pub(super) kv_append: PerDtype<Function>,
     pub(super) attention_prefill: PerDtype<PerHeadDim<Function>>,
     /// One function for each of [`Form::ALL`].
@@ -152,9 +164,15 @@ impl Kernels {
                 })
             })
         };
-        let linear_tiled = |dtype: Dtype| {
-            let stem = "linear_tiled";
-            modules.function(stem, &format!("{stem}_{dtype}"))
+        let per_half =
+            |stem: &str, dtype: Dtype| modules.function(stem, &format!("{stem}_{dtype}"));
+        let attention_sublayer = |dtype: Dtype| {
+            per_size(HEAD_DIMS, |d| {
+                per_size(GROUPS, |g| {
+                    let stem = "attention_sublayer";
+                    modules.function(stem, &format!("{stem}_{dtype}_d{d}_g{g}"))
+                })
+            })
         };
         let linear_wide = |dtype: Dtype| {
             per_size(linear_wide::TILES, |tile| {
@@ -201,8 +219,16 @@ impl Kernels {
                 bf16: linear_small(Dtype::BF16)?,
             },
             linear_tiled: PerHalf {
-                f16: linear_tiled(Dtype::F16)?,
-                bf16: linear_tiled(Dtype::BF16)?,
+                f16: per_half("linear_tiled", Dtype::F16)?,
+                bf16: per_half("linear_tiled", Dtype::BF16)?,
+            },
+            attention_sublayer: PerHalf {
+                f16: attention_sublayer(Dtype::F16)?,
+                bf16: attention_sublayer(Dtype::BF16)?,
+            },
+            mlp_sublayer: PerHalf {
+                f16: per_half("mlp_sublayer", Dtype::F16)?,
+                bf16: per_half("mlp_sublayer", Dtype::BF16)?,
             },
             linear_wide: PerHalf {
                 f16: linear_wide(Dtype::F16)?,
@@ -321,6 +347,12 @@ impl Kernels {
             let linear_wide = self.linear_wide.get(dtype).into_iter().flatten();
             for (function, tile) in linear_wide.zip(linear_wide::TILES) {
                 allow(function, tile.shared_bytes())?;
+            }
+            let attention_sublayer = self.attention_sublayer.get(dtype).into_iter();
+            let sublayers = attention_sublayer.flatten().flatten();
+            let sublayers = sublayers.chain(self.mlp_sublayer.get(dtype));
+            for function in sublayers.filter(|function| function.is_hopper()) {
+                allow(function, sublayer::MAX_SHARED_BYTES as u32)?;
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use cudarc::driver::CudaStream;
 use crate::model::Param;
 use crate::runner::{Dtype, RunnerError};
 
-use super::forward::{Forward, Network};
+use super::forward::{Forward, Network, Pending};
 use super::gemm::{Gemms, Op, Operands, Shape};
 use super::kernels::Kernels;
 use super::ops::bias_activation::activation_code;
@@ -261,7 +261,11 @@ impl Forward<'_> {
         if self.multiply_fused(product, fused)? {
             return Ok(());
         }
-        self.pending_bias = Some(bias);
+        self.pending = Pending {
+            add: update,
+            bias,
+            ..Pending::default()
+        };
         self.multiply(product, update)
     }
 

@@ -24,6 +24,7 @@ pub mod rows;
 mod scratch;
 mod shape;
 mod step_timer;
+mod sublayers;
 pub mod tensor_map;
 mod weights;
 
@@ -33,7 +34,7 @@ use std::time::Instant;
 use cudarc::driver::{CudaEvent, result};
 
 use self::device::{Device, Memory};
-use self::forward::{Forward, Network};
+use self::forward::{Forward, Network, Pending};
 use self::gemm::Gemms;
 use self::graphs::Graphs;
 use self::inputs::{HALVES, Inputs};
@@ -249,7 +250,7 @@ impl Pipeline {
             host_tokens: self.inputs.host_tokens(),
             network: &mut self.network,
             shape,
-            pending_bias: None,
+            pending: Pending::default(),
         };
         forward.run()
     }

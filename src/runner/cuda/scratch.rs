@@ -5,6 +5,7 @@ use cudarc::driver::sys::CUdeviceptr;
 use super::gemm::WORKSPACE_BYTES;
 use super::memory::Placement;
 use super::shape::StepShape;
+use super::sublayers;
 use super::weights::padded_vocab;
 use crate::model::ModelSpec;
 use crate::runner::{Dtype, Limits};
@@ -42,6 +43,11 @@ pub struct Scratch {
     pub best: CUdeviceptr,
     /// i32 `[B]`
     pub tokens: CUdeviceptr,
+    /// f32 `[rows, C]`, the residual stream between the two sublayers of a layer, and f32 `[Hkv, rows,
+    /// C]` and `[slices, rows, C]`, what each adds to it; empty where a model's layers are no sublayers.
+    pub between: CUdeviceptr,
+    pub attention_parts: CUdeviceptr,
+    pub mlp_parts: CUdeviceptr,
     /// cuBLASLt's, where it is found.
     pub workspace: CUdeviceptr,
 }
@@ -57,6 +63,11 @@ impl Scratch {
         let largest = StepShape::largest(&limits);
         let (tokens, rows, element) = (largest.tokens, largest.rows, dtype.bytes());
         let (channels, query_width) = (spec.channels, spec.heads * spec.head_dim);
+        let slices = sublayers::slices(spec, dtype);
+        let few = match slices {
+            Some(_) => channels * rows.min(sublayers::MOST_ROWS),
+            None => 0,
+        };
         let mut p = Placement::from(base);
         let scratch = Self {
             residual: p.place(tokens * channels, 4),
@@ -77,6 +88,9 @@ impl Scratch {
             logits: p.place(rows * padded_vocab(spec), 4),
             best: p.place(1 + rows, 8),
             tokens: p.place(rows, 4),
+            between: p.place(few, 4),
+            attention_parts: p.place(few * spec.kv_heads, 4),
+            mlp_parts: p.place(few * slices.unwrap_or(0), 4),
             workspace: p.place(WORKSPACE_BYTES, 1),
         };
         (scratch, p.end())

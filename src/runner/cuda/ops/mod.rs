@@ -10,6 +10,7 @@ pub mod argmax;
 pub mod attention_decode;
 pub mod attention_prefill;
 pub mod attention_prefill_wgmma;
+pub mod attention_sublayer;
 pub mod bias_activation;
 pub mod embedding;
 pub mod head;
@@ -19,10 +20,13 @@ pub mod linear_portable;
 pub mod linear_small;
 pub mod linear_tiled;
 pub mod linear_wide;
+pub mod mlp_sublayer;
 pub mod penalise;
 pub mod random_fill;
 pub mod residual_norm;
 pub mod sample;
+pub mod stream;
+pub(in crate::runner::cuda) mod sublayer;
 
 use crate::runner::RunnerError;
 
@@ -30,16 +34,19 @@ pub use advance_rows::{AdvanceRowsParams, Turn};
 pub use argmax::ArgmaxParams;
 pub use attention_decode::AttentionDecodeParams;
 pub use attention_prefill::AttentionPrefillParams;
+pub use attention_sublayer::AttentionSublayerParams;
 pub use bias_activation::BiasActivationParams;
 pub use embedding::EmbeddingParams;
 pub use head::HeadParams;
 pub use kv_append::{KvAppendParams, QkvTarget};
 pub use linear::LinearParams;
 pub use linear_portable::LogitsParams;
+pub use mlp_sublayer::MlpSublayerParams;
 pub use penalise::PenaliseParams;
 pub use random_fill::RandomFillParams;
 pub use residual_norm::ResidualNormParams;
 pub use sample::SampleParams;
+pub use stream::StreamParams;
 
 /// Elements that one thread moves: 16 bytes of a 16-bit type.
 pub(super) const VECTOR: i32 = 8;

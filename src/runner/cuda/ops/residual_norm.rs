@@ -1,4 +1,4 @@
-//! `x[t] += add[t] + bias`, then `out[r] = norm(x[row(r)])·weight + beta`.
+//! `x[t] += add[t] + Σ parts[t] + bias`, then `out[r] = norm(x[row(r)])·weight + beta`.
 
 use cudarc::driver::CudaStream;
 
@@ -10,11 +10,13 @@ use crate::runner::{Dtype, RunnerError};
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct ResidualNormParams {
-    /// f32 `[T, C]`, read, and written back when `add` is given and `row_index` is not.
+    /// f32 `[T, C]`, read, and written back when something is added and `row_index` is not given.
     pub x: u64,
-    /// `[T, C]`, or 0 for no residual.
+    /// `[T, C]`, or 0 for none.
     pub add: u64,
-    /// `[C]`, added with `add`; or 0.
+    /// f32 `[slices, T, C]`; unused without slices.
+    pub parts: u64,
+    /// `[C]`, added with either; or 0.
     pub bias: u64,
     /// `[C]`
     pub weight: u64,
@@ -28,13 +30,16 @@ pub struct ResidualNormParams {
     /// C, a multiple of 8 up to [`MAX_CHANNELS`].
     pub channels: i32,
     pub eps: f32,
+    /// Of `parts`, and the rows of each, T.
+    pub slices: i32,
+    pub slice_rows: i32,
     /// 1: an RMS norm, 0: a layer norm.
     pub rms: i32,
 }
 
-mirrored!(ResidualNormParams, 72, {
-    x: 0, add: 8, bias: 16, weight: 24, beta: 32, out: 40, row_index: 48,
-    rows: 56, channels: 60, eps: 64, rms: 68,
+mirrored!(ResidualNormParams, 88, {
+    x: 0, add: 8, parts: 16, bias: 24, weight: 32, beta: 40, out: 48, row_index: 56,
+    rows: 64, channels: 68, eps: 72, slices: 76, slice_rows: 80, rms: 84,
 });
 
 /// A block keeps one row in registers, one vector a thread.
