@@ -38,10 +38,12 @@ __device__ void attention_sublayer(const AttentionSublayerParams<T>& p) {
     for (int i = 0; i < 3; i++) {
         const int to = i == 0 ? 0 : width + (i - 1) * D, count = i == 0 ? width : D;
         const int from = i == 0 ? kv_head * width : p.query_heads * D + (i - 1) * kv_width + kv_head * D;
-        w_qkv.fetch(weights_in, to, p.w_qkv + static_cast<size_t>(rank) * part * all_columns + from, all_columns, part, count);
+        const T* const w = p.w_qkv + static_cast<size_t>(rank) * part * all_columns + from;
+        w_qkv.fetch(weights_in, to, w, all_columns, part, count);
         if (threadIdx.x == 0 && p.qkv_bias) weights_in.fetch(bias + to, p.qkv_bias + from, count * sizeof(T));
     }
-    w_out.fetch(weights_in, 0, p.w_out + static_cast<size_t>(kv_head) * width * channels + rank * part, channels, width, part);
+    const T* const w = p.w_out + static_cast<size_t>(kv_head) * width * channels + rank * part;
+    w_out.fetch(weights_in, 0, w, channels, width, part);
     StreamPart<T> stream(p.stream);
     w_qkv.clear(part, up_to(part, 16));
     x.clear(0, ROWS);
@@ -69,7 +71,7 @@ __device__ void attention_sublayer(const AttentionSublayerParams<T>& p) {
     stream.normalise(x.row(warp), moments[warp]);
     weights_in.wait();
     __syncthreads();
-    multiply_all(x, w_qkv, columns, part, [&](int column, const float (&sum)[4]) { sums_out.push(column, sum); });
+    multiply_all(x, w_qkv, columns, part, [&](int column, auto& sum) { sums_out.push(column, sum); });
 
     if (rank < rows) {
         T* const key = p.kv + kv.key(last_page, last);
@@ -100,7 +102,7 @@ __device__ void attention_sublayer(const AttentionSublayerParams<T>& p) {
     }
     stream.write_back();
     rows_in.wait();
-    multiply_all(attended, w_out, part, width, [&](int column, const float (&sum)[4]) { part_out.write(column, sum); });
+    multiply_all(attended, w_out, part, width, [&](int column, auto& sum) { part_out.write(column, sum); });
 }
 
 #if __CUDA_ARCH__ >= 900

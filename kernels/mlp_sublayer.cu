@@ -30,8 +30,10 @@ __device__ void mlp_sublayer(const MlpSublayerParams<T>& p) {
         rows_in.open(rows * features * sizeof(T));
     }
     __syncthreads();
-    w_up.fetch(weights_in, 0, p.w_up + static_cast<size_t>(rank) * part * all_columns + slice * columns, all_columns, part, columns);
-    w_down.fetch(weights_in, 0, p.w_down + static_cast<size_t>(slice) * features * channels + rank * part, channels, features, part);
+    const T* const up = p.w_up + static_cast<size_t>(rank) * part * all_columns + slice * columns;
+    w_up.fetch(weights_in, 0, up, all_columns, part, columns);
+    const T* const down = p.w_down + static_cast<size_t>(slice) * features * channels + rank * part;
+    w_down.fetch(weights_in, 0, down, channels, features, part);
     if (threadIdx.x == 0 && p.up_bias) weights_in.fetch(bias, p.up_bias + slice * columns, columns * sizeof(T));
     StreamPart<T> stream(p.stream);
     w_up.clear(part, up_to(part, 16));
@@ -51,7 +53,7 @@ __device__ void mlp_sublayer(const MlpSublayerParams<T>& p) {
     stream.normalise(x.row(warp), moments[warp]);
     weights_in.wait();
     __syncthreads();
-    multiply_all(x, w_up, columns, part, [&](int column, const float (&sum)[4]) { sums_out.push(column, sum); });
+    multiply_all(x, w_up, columns, part, [&](int column, auto& sum) { sums_out.push(column, sum); });
 
     if (rank < rows) {
         sums_in.wait();
@@ -76,7 +78,7 @@ __device__ void mlp_sublayer(const MlpSublayerParams<T>& p) {
     }
     stream.write_back();
     rows_in.wait();
-    multiply_all(hidden, w_down, part, features, [&](int column, const float (&sum)[4]) { part_out.write(column, sum); });
+    multiply_all(hidden, w_down, part, features, [&](int column, auto& sum) { part_out.write(column, sum); });
 }
 
 #if __CUDA_ARCH__ >= 900

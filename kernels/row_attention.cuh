@@ -37,7 +37,8 @@ struct RowAttention {
     float q[G][VECTOR], max[G], sum[G] = {}, acc[G][VECTOR] = {};
 
     // Looks the first step's pages up before it knows how many positions there are.
-    __device__ RowAttention(const T* slab, const KvHead& kv, const int32_t* pages, int page_stride, int begin, int end, int queries)
+    __device__ RowAttention(const T* slab, const KvHead& kv, const int32_t* pages, int page_stride, int begin, int end,
+                            int queries)
         : slab(slab), kv(kv), pages(pages), page_stride(page_stride), begin(begin), end(end), queries(queries) {
         look_up(0);
     }

@@ -161,7 +161,8 @@ private:
 // X·W of COUNT times 16 columns, X [8, 16·steps], W [16·steps, …], as mma.m16n8k16's C: a lane has
 // columns lane / 4 and + 8 of rows lane % 4 · 2 and + 1.
 template <int COUNT, typename T>
-__device__ void multiply(float (&sum)[COUNT][4], const Tile<T>& x, const Tile<T>& w, const int (&columns)[COUNT], int steps) {
+__device__ void multiply(float (&sum)[COUNT][4], const Tile<T>& x, const Tile<T>& w, const int (&columns)[COUNT],
+                         int steps) {
     const int lane = threadIdx.x % 32, matrix = lane / 8, i = lane % 8;
     float odd[COUNT][4] = {};
     const T* from_x = x.row(i) + matrix * 8;

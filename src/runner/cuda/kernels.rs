@@ -350,7 +350,8 @@ impl Kernels {
             }
             let attention_sublayer = self.attention_sublayer.get(dtype).into_iter();
             let sublayers = attention_sublayer.flatten().flatten();
-            for function in sublayers.chain(self.mlp_sublayer.get(dtype)) {
+            let sublayers = sublayers.chain(self.mlp_sublayer.get(dtype));
+            for function in sublayers.filter(|function| function.is_hopper()) {
                 allow(function, sublayer::MAX_SHARED_BYTES as u32)?;
             }
         }

@@ -126,3 +126,31 @@ impl Forward<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_models_alone_have_sublayers() {
+        for (channels, query_heads, kv_heads, head_dim, known) in [
+            (768, 12, 12, 64, true),
+            (1024, 16, 16, 64, true),
+            (576, 9, 3, 64, true),
+            // Too wide a stream, weights too large for a block, and channels that eight blocks cannot share.
+            (4096, 32, 32, 128, false),
+            (896, 14, 2, 64, false),
+            (72, 2, 2, 64, false),
+        ] {
+            let is_known = attention_sublayer::is_known(channels, query_heads, kv_heads, head_dim);
+            assert_eq!(is_known, known, "{channels} channels");
+        }
+    }
+
+    #[test]
+    fn a_second_group_of_rows_needs_room() {
+        let (distilgpt2, smollm2) = (12 + 8, 3 + 8);
+        assert!(fit_at_once(8, distilgpt2, 132) && fit_at_once(16, smollm2, 132));
+        assert!(!fit_at_once(16, distilgpt2, 132));
+    }
+}
