@@ -30,7 +30,7 @@ OURS = "batchlab"
 def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--device", choices=["cpu", "cuda"], required=True)
-    p.add_argument("--bundle", type=pathlib.Path)
+    p.add_argument("--bundle", type=lambda folder: pathlib.Path(folder).resolve())
     p.add_argument("--kernels", type=pathlib.Path)
     # In a bundle it lies beside this script.
     p.add_argument("--recorded", type=pathlib.Path, default=next(
