@@ -82,14 +82,11 @@ __device__ void attention_decode(const AttentionDecodeParams<T>& p) {
         splits > 1 ? parts.publish(i, part) : store_result(out + 4 * i, part);
     }
     if (splits == 1) return;
-    // Lanes without a piece are ahead; a warp comes to the barrier as a whole.
-    __syncwarp();
     cluster_barrier();
 #pragma unroll 1
     for (int i = threadIdx.x * splits + split; i < pieces; i += threads * splits) {
         store_result(out + 4 * i, parts.of_cluster(i, splits));
     }
-    __syncwarp();
     leave_cluster();
 }
 
