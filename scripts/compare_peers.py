@@ -81,7 +81,9 @@ class Comparison:
                 with open(out) as f:
                     return json.load(f)
             except (OSError, subprocess.SubprocessError) as error:
-                said = (getattr(error, "stderr", None) or "").strip().splitlines()[-1:]
+                said = getattr(error, "stderr", None) or ""
+                said = said.decode(errors="replace") if isinstance(said, bytes) else said  # bytes after a timeout
+                said = said.strip().splitlines()[-1:]
                 self.missing.append(f"{OURS} {name} {' '.join(map(str, options))}: failed: {' '.join([str(error), *said])}")
 
     def peer(self, name, script, job):
@@ -94,7 +96,11 @@ class Comparison:
             out = error.stdout or b""
             self.note(f"{name}: cut off after {self.a.timeout} s")
         measured = []
-        for answer in map(json.loads, out.decode().splitlines()):
+        for line in out.decode(errors="replace").splitlines():
+            try:
+                answer = json.loads(line)
+            except ValueError:  # a library's own words, or cut off
+                continue
             if "missing" in answer:
                 self.note(f"{name}: not installed ({answer['missing']})")
             elif "version" in answer:
@@ -176,8 +182,9 @@ class Comparison:
         """{column: {(model, prompt, new, batch): {number: value}}} of this kind of GPU."""
         columns = {}
         for one in json.loads(self.a.recorded.read_text()) if self.a.recorded else []:
-            if one["gpu"] not in (self.device or ""):
-                self.note(f"{one['engine']} recorded on {one['gpu']}: not shown beside {self.device}")
+            # f16 and bf16 are the same work.
+            if one["gpu"] not in (self.device or "") or (one["dtype"] == "f32") != (self.a.dtype == "f32"):
+                self.note(f"{one['engine']} recorded on {one['gpu']} in {one['dtype']}: not shown beside {self.device} in {self.a.dtype}")
                 continue
             columns[" ".join([one["engine"], one["version"] + ",", "recorded", one["date"] or ""]).strip()] = {
                 (r["model"], one["prompt_len"], one["new_tokens"], r["batch"]): r for r in one["rows"]}
@@ -301,8 +308,8 @@ def main():
     if a.output:
         pathlib.Path(a.output + ".json").write_text(json.dumps(result, indent=1))
         pathlib.Path(a.output + ".md").write_text(text + "\n")
-    if not comparison.generations:
-        sys.exit("nothing was measured")
+    if not any(OURS in engines for engines in comparison.generations.values()):
+        sys.exit("batchlab's generations were not measured; see the lines below the tables")
 
 
 main()
