@@ -126,7 +126,8 @@ const LONGEST_UNFINISHED: usize = 8;
 
 /// Text of a sequence as its tokens arrive. A character whose bytes are spread over several tokens
 /// comes out whole, with the last of them. Each token costs the decoding of a few, however long the
-/// text has become.
+/// text has become. Several U+FFFD that the text itself holds, in tokens of a byte each, cannot be told
+/// from broken characters: what they and the character after them come out as may differ.
 #[derive(Debug)]
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
