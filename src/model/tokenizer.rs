@@ -123,11 +123,12 @@ fn called<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, ModelErr
 /// Tokens held back at most. A character has at most four bytes, each perhaps a token of its own, so
 /// that more tokens which end in none are not the beginning of one: the model writes broken text.
 const LONGEST_UNFINISHED: usize = 8;
+/// Bytes, and so tokens at most.
+const LONGEST_CHARACTER: usize = 4;
 
 /// Text of a sequence as its tokens arrive. A character whose bytes are spread over several tokens
 /// comes out whole, with the last of them. Each token costs the decoding of a few, however long the
-/// text has become. Several U+FFFD that the text itself holds, in tokens of a byte each, cannot be told
-/// from broken characters: what they and the character after them come out as may differ.
+/// text has become.
 #[derive(Debug)]
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
@@ -146,24 +147,44 @@ impl TextStream<'_> {
             return Ok(String::new());
         }
         self.ids.push(id);
-        let text = self.pending()?;
+        let text = self.pending(self.ids.len())?;
         // An unfinished character decodes to U+FFFD.
         let unfinished = text.is_empty() || text.ends_with(char::REPLACEMENT_CHARACTER);
-        if unfinished && self.ids.len() - self.shown < LONGEST_UNFINISHED {
+        if !unfinished {
+            self.show(self.ids.len());
+            return Ok(text);
+        }
+        if self.ids.len() - self.shown < LONGEST_UNFINISHED {
             return Ok(String::new());
         }
-        self.ids.drain(..self.shown);
-        self.shown = self.ids.len();
+        // Broken text, or U+FFFD that the text itself holds, and after it perhaps the beginning of a
+        // character: bytes that make no whole characters decode to one U+FFFD each, so that the end
+        // with the shortest text cuts none.
+        let (mut end, mut text) = (self.ids.len(), text);
+        for shorter in 1..LONGEST_CHARACTER {
+            let candidate = self.pending(self.ids.len() - shorter)?;
+            if candidate.len() < text.len() {
+                (end, text) = (self.ids.len() - shorter, candidate);
+            }
+        }
+        self.show(end);
         Ok(text)
+    }
+
+    /// The tokens before `end` are shown.
+    fn show(&mut self, end: usize) {
+        self.ids.drain(..self.shown);
+        self.shown = end - self.shown;
     }
 
     /// The text still held back when a sequence ends; bytes of an unfinished character are U+FFFD.
     pub fn finish(self) -> Result<String, ModelError> {
-        self.pending()
+        self.pending(self.ids.len())
     }
 
-    fn pending(&self) -> Result<String, ModelError> {
-        let text = self.tokenizer.decode(&self.ids)?;
+    /// Not shown yet, of the tokens before `end`.
+    fn pending(&self, end: usize) -> Result<String, ModelError> {
+        let text = self.tokenizer.decode(&self.ids[..end])?;
         let shown = self.tokenizer.decode(&self.ids[..self.shown])?;
         // Not inside a character even where broken text was shown too early.
         let from = text.ceil_char_boundary(shown.len());
