@@ -183,7 +183,7 @@ impl Forward<'_> {
             page_stride: self.inputs.page_stride as i32,
             scale: n.attention_scale(),
             tokens: self.shape.tokens as i32,
-            max_kv_len: self.shape.max_kv_len as i32,
+            max_kv_len: self.shape.max_prompt_kv_len as i32,
         };
         let (kernels, stream) = (&n.kernels, &self.device.stream);
         match kernels.prefers_attention_prefill_wgmma(n.dtype, &p) {

@@ -1,6 +1,6 @@
 //! The sizes of a step that its launches depend on, rounded up to buckets so that few exist.
 
-use crate::plan::StepPlan;
+use crate::plan::{RowPlan, StepPlan};
 use crate::runner::Limits;
 
 /// Rounds a count of rows or tokens up: 1, 2, 4, 8, 16, 24, 32, … in steps of 8, and from 128 on in
@@ -36,6 +36,8 @@ pub struct StepShape {
     pub max_query_len: usize,
     /// A bound of the KV length of every decoding row.
     pub max_kv_len: usize,
+    /// The longest KV of the other rows; 0 in a decode step.
+    pub max_prompt_kv_len: usize,
     /// Some row is not greedy.
     pub sampled: bool,
     /// Some row has a repetition penalty.
@@ -44,33 +46,24 @@ pub struct StepShape {
 
 impl StepShape {
     pub fn of(plan: &StepPlan, limits: &Limits) -> Self {
-        let (mut decoding, mut longest, mut max_query_len) = (0, 1, 1);
-        let (mut sampled, mut penalised) = (false, false);
-        for (b, row) in plan.rows.iter().enumerate() {
-            if row.query_len == 1 && decoding == b {
-                decoding += 1;
-                longest = longest.max(row.kv_len);
-            }
-            max_query_len = max_query_len.max(row.query_len);
-            sampled |= !row.sampling.is_greedy();
-            penalised |= !row.penalised.is_empty();
-        }
-        let max_kv_len = kv_bucket(longest, limits);
-        let shape = match decoding == plan.rows.len() {
-            true => Self::decode(decoding, max_kv_len),
-            false => Self {
+        let several = plan.rows.iter().position(|row| row.query_len != 1);
+        let (decoding, others) = plan.rows.split_at(several.unwrap_or(plan.rows.len()));
+        let longest = |rows: &[RowPlan]| rows.iter().map(|row| row.kv_len).max().unwrap_or(0);
+        let decode = Self::decode(decoding.len(), kv_bucket(longest(decoding), limits));
+        let shape = match others.iter().map(|row| row.query_len).max() {
+            None => decode,
+            Some(max_query_len) => Self {
                 tokens: plan.tokens(),
                 rows: plan.rows.len(),
-                decoding,
+                decoding: decoding.len(),
                 max_query_len,
-                max_kv_len,
-                sampled,
-                penalised,
+                max_prompt_kv_len: longest(others),
+                ..decode
             },
         };
         Self {
-            sampled,
-            penalised,
+            sampled: plan.rows.iter().any(|row| !row.sampling.is_greedy()),
+            penalised: plan.rows.iter().any(|row| !row.penalised.is_empty()),
             ..shape
         }
     }
@@ -83,6 +76,7 @@ impl StepShape {
             decoding: bucket(rows),
             max_query_len: 1,
             max_kv_len,
+            max_prompt_kv_len: 0,
             sampled: false,
             penalised: false,
         }
@@ -96,6 +90,7 @@ impl StepShape {
             decoding: bucket(limits.max_rows),
             max_query_len: limits.max_tokens,
             max_kv_len: limits.max_kv_len,
+            max_prompt_kv_len: limits.max_kv_len,
             sampled: true,
             penalised: true,
         }
@@ -129,6 +124,7 @@ impl StepShape {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sampling::Sampling;
     use std::collections::HashSet;
 
     #[test]
@@ -140,6 +136,64 @@ mod tests {
             let b = bucket(n);
             assert!(b >= n && bucket(b) == b && b >= bucket(n - 1), "{n} → {b}");
             assert!(b - n < 8 || (b - n) * 8 < b, "{n} → {b}");
+        }
+    }
+
+    /// Rows of these queries, and of these KV lengths.
+    fn plan(rows: &[(usize, usize)]) -> StepPlan {
+        let row = |&(query_len, kv_len): &(usize, usize)| RowPlan {
+            query_len,
+            kv_start: 0,
+            kv_len,
+            pages: Vec::new(),
+            sampling: Sampling::GREEDY,
+            penalised: Vec::new(),
+            sample_index: 0,
+            follows: None,
+        };
+        StepPlan {
+            token_ids: vec![0; rows.iter().map(|row| row.0).sum()],
+            rows: rows.iter().map(row).collect(),
+        }
+    }
+
+    const LIMITS: Limits = Limits {
+        max_rows: 8,
+        max_tokens: 4096,
+        max_kv_len: 2048,
+    };
+
+    #[test]
+    fn the_longest_kv_is_told_of_each_kind_of_row() {
+        for (rows, decoding, max_kv_len, max_prompt_kv_len) in [
+            // Prompts alone, one of them a later part.
+            (&[(512, 512), (100, 1100)][..], 0, 128, 1100),
+            // A row with one token that comes after a prompt is computed with the prompts.
+            (&[(1, 300), (7, 7), (1, 900)], 1, 512, 900),
+            (&[(1, 300), (1, 900)], 2, 1024, 0),
+        ] {
+            let shape = StepShape::of(&plan(rows), &LIMITS);
+            assert_eq!(shape.decoding, decoding, "{rows:?}");
+            assert_eq!(shape.max_kv_len, max_kv_len, "{rows:?}");
+            assert_eq!(shape.max_prompt_kv_len, max_prompt_kv_len, "{rows:?}");
+        }
+    }
+
+    #[test]
+    fn any_row_makes_a_step_sampled_or_penalised() {
+        for lens in [&[(1, 5), (1, 6)][..], &[(1, 5), (4, 4)]] {
+            let greedy = plan(lens);
+            let shape = StepShape::of(&greedy, &LIMITS);
+            assert!(!shape.sampled && !shape.penalised);
+            let mut other = greedy;
+            other.rows[1].sampling.temperature = 1.0;
+            other.rows[0].penalised = vec![3];
+            let expected = StepShape {
+                sampled: true,
+                penalised: true,
+                ..shape
+            };
+            assert_eq!(StepShape::of(&other, &LIMITS), expected);
         }
     }
 
