@@ -306,16 +306,17 @@ impl Inputs {
     }
 
     /// Begins anew, with no rows, after a launch that failed somewhere: nobody knows what the device's
-    /// are. The stream is idle.
+    /// are. The half that was packed stays the next step's, since the other may hold the tokens of a step
+    /// that was not collected. The stream is idle.
     pub fn reset(&mut self, device: &Device) -> Result<(), RunnerError> {
         let Places {
             rows, state, turn, ..
         } = self.places;
         self.mirror = RowMirror::zeroed(rows);
-        self.next = 0;
         // SAFETY: so many words lie there.
         unsafe { device.upload(state, &vec![0; 4 * rows.count()]) }?;
-        // SAFETY: a `Turn` lies there.
-        unsafe { device.upload(turn, &[0; size_of::<Turn>()]) }
+        let half = turn + std::mem::offset_of!(Turn, half) as u64;
+        // SAFETY: a `Turn` lies there; the step writes the rest of it before anyone reads that.
+        unsafe { device.upload(half, &(self.next as i32).to_le_bytes()) }
     }
 }

@@ -199,11 +199,14 @@ impl CudaRunner {
             self.pipeline.inputs.reset(&self.device)?;
             return Err(error);
         }
+        if let Some(timer) = &mut self.timer {
+            timer.launched();
+        }
         Ok(self.pipeline.inputs.launched())
     }
 
     fn put_on_stream(&mut self, shape: StepShape) -> Result<(), RunnerError> {
-        if let Some(timer) = &mut self.timer {
+        if let Some(timer) = &self.timer {
             timer.start(&self.device)?;
         }
         if !self.graphs.launch(&self.device, &shape)? {

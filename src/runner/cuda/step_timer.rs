@@ -16,8 +16,8 @@ use crate::runner::RunnerError;
 /// Start and end of the steps under way and of the last one collected.
 pub struct StepTimer {
     steps: [(CudaEvent, CudaEvent); HALVES + 1],
-    /// Steps started and read.
-    started: usize,
+    /// Steps launched and read.
+    launched: usize,
     read: usize,
 }
 
@@ -27,20 +27,24 @@ impl StepTimer {
         let step = || Ok::<_, RunnerError>((device.timed_event()?, device.timed_event()?));
         Ok(Self {
             steps: [step()?, step()?, step()?],
-            started: 0,
+            launched: 0,
             read: 0,
         })
     }
 
     /// The next step is about to be launched.
-    pub fn start(&mut self, device: &Device) -> Result<(), RunnerError> {
-        self.started += 1;
-        device.record(&self.of(self.started).0)
+    pub fn start(&self, device: &Device) -> Result<(), RunnerError> {
+        device.record(&self.of(self.launched + 1).0)
     }
 
-    /// It was launched.
+    /// All of it is on the stream.
     pub fn end(&self, device: &Device) -> Result<(), RunnerError> {
-        device.record(&self.of(self.started).1)
+        device.record(&self.of(self.launched + 1).1)
+    }
+
+    /// No part of its launch failed: it counts.
+    pub fn launched(&mut self) {
+        self.launched += 1;
     }
 
     /// The oldest step that was not read; it has ended.
