@@ -68,7 +68,7 @@ pub trait Runner {
         self.collect()
     }
     /// Whether to give every step's [`DeviceTime`](crate::plan::DeviceTime) from now on, where there
-    /// is a device. It costs a little time.
+    /// is a device; refused there while a step is under way. It costs a little time.
     fn time_steps(&mut self, _on: bool) -> Result<(), RunnerError> {
         Ok(())
     }
@@ -86,7 +86,8 @@ pub enum RunnerError {
     /// The runner cannot be opened as asked.
     #[error("{0}")]
     Options(String),
-    /// A plan outside the runner's bounds, or one too many or too few: a bug of the caller.
+    /// A plan outside the runner's bounds, one too many or too few, or timing that does not begin between
+    /// two: a bug of the caller.
     #[error("step plan refused: {0}")]
     Plan(String),
     #[error("{what} needs {needed} bytes, but {device} has {available} bytes free; {remedy}")]
@@ -114,5 +115,9 @@ impl RunnerError {
 
     fn none_under_way() -> Self {
         Self::Plan("no step is under way".into())
+    }
+
+    fn timing_under_way() -> Self {
+        Self::Plan("a step is under way; timing starts and ends between steps".into())
     }
 }

@@ -147,6 +147,8 @@ fn the_devices_clock_fits_into_the_hosts() {
     let began = std::time::Instant::now();
     let mut times = Vec::new();
     runner.submit(&plan).unwrap();
+    let refused = runner.time_steps(false).unwrap_err().to_string();
+    assert!(refused.contains("between steps"), "{refused}");
     for _ in 0..20 {
         runner.submit(&plan).unwrap();
         times.push(runner.collect().unwrap().device.unwrap());

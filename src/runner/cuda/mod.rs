@@ -336,6 +336,9 @@ impl Runner for CudaRunner {
     }
 
     fn time_steps(&mut self, on: bool) -> Result<(), RunnerError> {
+        if !self.under_way.is_empty() {
+            return Err(RunnerError::timing_under_way());
+        }
         self.timer = match on {
             true => Some(StepTimer::new(&self.device)?),
             false => None,
