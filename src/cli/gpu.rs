@@ -117,13 +117,9 @@ fn kernels(gpu: &GpuInfo) -> String {
 }
 
 fn in_lines(paths: &Paths) -> String {
-    let cublaslt = match &paths.cublaslt {
-        Some(version) => format!("cuBLASLt {version}"),
-        None => "cuBLASLt not found".into(),
-    };
     let mut lines = vec![format!(
-        "kernels on {}, bf16: {} code, {cublaslt}",
-        paths.device, paths.code
+        "kernels on {}, bf16: {} code, {}",
+        paths.device, paths.code, paths.cublaslt
     )];
     let line = |path: &Path| format!("  {:<28} {}", path.operation, path.kernel);
     lines.extend(paths.paths.iter().map(line));

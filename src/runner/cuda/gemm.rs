@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::c_void;
+use std::fmt::Display;
 use std::ptr;
 
 use cudarc::cublaslt::{result, sys};
@@ -38,35 +39,47 @@ pub struct Operands {
     pub y: CUdeviceptr,
 }
 
-/// cuBLASLt's handle, if there is one, and the algorithms chosen so far.
+/// cuBLASLt's handle or why there is none, and the algorithms chosen so far.
 pub struct Gemms {
     // Dropped before the handle.
     chosen: HashMap<Shape, Algorithm>,
-    handle: Option<Handle>,
+    handle: Result<Handle, String>,
     dtype: Dtype,
     workspace: CUdeviceptr,
 }
 
 impl Gemms {
-    /// Opens cuBLASLt, unless it is not wanted or not on this machine.
-    pub fn open(device: &Device, dtype: Dtype, wanted: CublasLt) -> Result<Self, RunnerError> {
-        let handle = match wanted == CublasLt::Auto && is_found() {
-            true => Some(Handle(
-                device.check("cublasLtCreate", result::create_handle())?,
-            )),
-            false => None,
+    /// Opens cuBLASLt where it is wanted and can be.
+    pub fn open(dtype: Dtype, wanted: CublasLt) -> Self {
+        let handle = match wanted {
+            CublasLt::Off => Err("cuBLASLt turned off".into()),
+            CublasLt::Auto if !is_found() => Err("cuBLASLt not found".into()),
+            CublasLt::Auto => match result::create_handle() {
+                Ok(handle) => Ok(Handle(handle)),
+                Err(cause) => Err(format!(
+                    "cuBLASLt found, but cublasLtCreate failed: {cause}"
+                )),
+            },
         };
-        Ok(Self {
+        Self {
             chosen: HashMap::new(),
             handle,
             dtype,
             workspace: 0,
-        })
+        }
     }
 
     /// Whether [`multiply`](Self::multiply) can run here.
     pub fn has_cublaslt(&self) -> bool {
-        self.handle.is_some()
+        self.handle.is_ok()
+    }
+
+    /// For people: cuBLASLt's version, or why it is not used.
+    pub fn describe(&self) -> String {
+        match &self.handle {
+            Ok(_) => format!("cuBLASLt {}", version()),
+            Err(why) => why.clone(),
+        }
     }
 
     /// Lends `WORKSPACE_BYTES` of device memory at `address`, which live as long as `self`.
@@ -84,8 +97,9 @@ impl Gemms {
         shape: Shape,
         operands: Operands,
     ) -> Result<(), RunnerError> {
-        let Some(handle) = &self.handle else {
-            return Err(RunnerError::Unavailable("cuBLASLt is not open".into()));
+        let handle = match &self.handle {
+            Ok(handle) => handle,
+            Err(why) => return Err(RunnerError::Unavailable(why.clone())),
         };
         if !self.chosen.contains_key(&shape) {
             let algorithm = Algorithm::choose(device, handle, self.dtype, shape)?;
@@ -116,8 +130,18 @@ impl Gemms {
                 device.stream.cu_stream().cast(),
             )
         };
-        device.check("cublasLtMatmul", launched)
+        check(device, "cublasLtMatmul", launched)
     }
+}
+
+/// Names the call that failed, and the way around it.
+fn check<T>(
+    device: &Device,
+    call: &str,
+    result: Result<T, impl Display>,
+) -> Result<T, RunnerError> {
+    let remedy = |cause| format!("{cause}; --cublaslt off multiplies without cuBLASLt");
+    device.check(call, result.map_err(remedy))
 }
 
 /// Whether cuBLASLt is on this machine.
@@ -126,16 +150,16 @@ fn is_found() -> bool {
     unsafe { sys::is_culib_present() }
 }
 
-/// cuBLASLt's version, such as 13.1.0; none where it is not found.
-pub fn version() -> Option<String> {
+/// The version of cuBLASLt, which is there: 13.1.0 for instance.
+fn version() -> String {
     // SAFETY: the library is there, and the call only returns a number.
-    let version = is_found().then(|| unsafe { sys::cublasLtGetVersion() })?;
-    Some(format!(
+    let version = unsafe { sys::cublasLtGetVersion() };
+    format!(
         "{}.{}.{}",
         version / 10_000,
         version / 100 % 100,
         version % 100
-    ))
+    )
 }
 
 /// The descriptors of one shape and the algorithm that runs it.
@@ -187,7 +211,7 @@ impl Algorithm {
             w,
             x,
             y,
-            heuristic: device.check(&call, heuristic)?,
+            heuristic: check(device, &call, heuristic)?,
         })
     }
 }
@@ -207,7 +231,7 @@ impl Layout {
     ) -> Result<Self, RunnerError> {
         let layout =
             result::create_matrix_layout(element, rows as u64, columns as u64, rows as i64);
-        Ok(Self(device.check("cublasLtMatrixLayoutCreate", layout)?))
+        Ok(Self(check(device, "cublasLtMatrixLayoutCreate", layout)?))
     }
 }
 
@@ -216,7 +240,7 @@ impl Product {
     fn new(device: &Device) -> Result<Self, RunnerError> {
         let compute = sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
         let made = result::create_matmul_desc(compute, sys::cudaDataType_t::CUDA_R_32F);
-        Ok(Self(device.check("cublasLtMatmulDescCreate", made)?))
+        Ok(Self(check(device, "cublasLtMatmulDescCreate", made)?))
     }
 
     fn transpose_w(&self, device: &Device) -> Result<(), RunnerError> {
@@ -231,7 +255,7 @@ impl Product {
                 size_of_val(&transposed),
             )
         };
-        device.check("cublasLtMatmulDescSetAttribute", set)
+        check(device, "cublasLtMatmulDescSetAttribute", set)
     }
 }
 
@@ -240,11 +264,8 @@ impl Preference {
         use sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
         use sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
 
-        let made = device.check(
-            "cublasLtMatmulPreferenceCreate",
-            result::create_matmul_pref(),
-        )?;
-        let preference = Self(made);
+        let made = result::create_matmul_pref();
+        let preference = Self(check(device, "cublasLtMatmulPreferenceCreate", made)?);
         let bytes = WORKSPACE_BYTES as u64;
         // A split K may only be summed in f32 in the workspace, in a fixed order: bits repeat.
         let reduction = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
@@ -264,7 +285,7 @@ impl Preference {
             // SAFETY: the descriptor is alive, and the value is read before the call returns.
             let set =
                 unsafe { result::set_matmul_pref_attribute(preference.0, attribute, value, size) };
-            device.check("cublasLtMatmulPreferenceSetAttribute", set)?;
+            check(device, "cublasLtMatmulPreferenceSetAttribute", set)?;
         }
         Ok(preference)
     }
@@ -287,4 +308,16 @@ freed_by! {
     Layout: destroy_matrix_layout,
     Product: destroy_matmul_desc,
     Preference: destroy_matmul_pref,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_there_is_no_cublaslt_is_told() {
+        let off = Gemms::open(Dtype::BF16, CublasLt::Off);
+        assert!(!off.has_cublaslt());
+        assert_eq!(off.describe(), "cuBLASLt turned off");
+    }
 }

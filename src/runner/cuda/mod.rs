@@ -93,7 +93,7 @@ impl CudaRunner {
         let device = Device::open(ordinal)?;
         let free_before = device.free_bytes()?;
         let kernels = Kernels::load(&device.context)?;
-        let mut gemms = Gemms::open(&device, dtype, options.cublaslt)?;
+        let mut gemms = Gemms::open(dtype, options.cublaslt);
 
         let layout = spec.kv_layout(options.page_size, dtype.bytes());
         let demand = Demand {

@@ -1,7 +1,7 @@
 //! Which kernel does what on a GPU.
 
 use super::device::{Device, available};
-use super::gemm::{self, Gemms};
+use super::gemm::Gemms;
 use super::head::HeadBy;
 use super::kernels::Kernels;
 use super::linear::Means;
@@ -14,8 +14,8 @@ pub struct Paths {
     pub device: String,
     /// The architecture whose code runs: `sm_90` for instance. A newer GPU runs that of an older one.
     pub code: String,
-    /// cuBLASLt's version; none where it is not found.
-    pub cublaslt: Option<String>,
+    /// For people: cuBLASLt's version, or why it is not used.
+    pub cublaslt: String,
     pub paths: Vec<Path>,
 }
 
@@ -40,7 +40,7 @@ pub fn paths(ordinal: usize) -> Result<Paths, RunnerError> {
     let dtype = Dtype::BF16;
     let device = Device::open(ordinal)?;
     let kernels = Kernels::load(&device.context)?;
-    let gemms = Gemms::open(&device, dtype, CublasLt::Auto)?;
+    let gemms = Gemms::open(dtype, CublasLt::Auto);
     let means = Means::of(dtype, &kernels, &gemms);
 
     let mut paths = Vec::new();
@@ -77,7 +77,7 @@ pub fn paths(ordinal: usize) -> Result<Paths, RunnerError> {
     Ok(Paths {
         device: device.name.clone(),
         code: format!("sm_{}", kernels.architecture()),
-        cublaslt: gemms.has_cublaslt().then(gemm::version).flatten(),
+        cublaslt: gemms.describe(),
         paths,
     })
 }
