@@ -63,9 +63,12 @@ impl Policy for Continuous {
         }
         Decision::Take {
             count: queue.queued.min(free),
-            reason: match queue.queued >= free {
-                true => CloseReason::Full,
-                false => CloseReason::Window,
+            reason: if queue.queued >= free {
+                CloseReason::Full
+            } else if self.prefill_window.is_zero() || queue.now < deadline {
+                CloseReason::QueueEmpty
+            } else {
+                CloseReason::Window
             },
         }
     }

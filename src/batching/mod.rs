@@ -64,6 +64,8 @@ pub enum CloseReason {
     Window,
     PreferredSize,
     NoMoreRequests,
+    /// All that were queued, without a window to wait for.
+    QueueEmpty,
     /// The KV pool had no pages for one row more.
     KvFull,
 }

@@ -1,12 +1,15 @@
 //! How rows join, share steps and leave under continuous batching, step by step.
 
 use crate::scripted::{FIRST_TOKEN, PAGE, STEP, ScriptedRunner, engine, hashed, ms, request};
-use batchlab::batching::{BudgetError, CloseReason, Continuous, Policy, Static};
+use batchlab::batching::{
+    BudgetError, CloseReason, Continuous, Decision, Policy, QueueState, Static,
+};
 use batchlab::clock::ManualClock;
 use batchlab::engine::{Engine, Next};
 use batchlab::plan::StepPlan;
 use batchlab::request::{FinishReason, Finished, Stretch};
 use batchlab::scheduler::Padding;
+use std::time::Duration;
 
 fn continuous(max_num_seqs: usize, max_num_batched_tokens: usize) -> Continuous {
     Continuous {
@@ -203,7 +206,7 @@ fn some_pages_stay_free_beside_running_rows_and_none_for_one_alone() {
         [
             CloseReason::KvFull,
             CloseReason::KvFull,
-            CloseReason::Window
+            CloseReason::QueueEmpty
         ]
     );
     let peak = engine.records().steps.last().unwrap().shape;
@@ -256,7 +259,7 @@ fn a_prefill_window_lets_several_prompts_share_a_step() {
     assert_eq!(
         starts,
         [
-            (1, CloseReason::Window, ms(0)),
+            (1, CloseReason::QueueEmpty, ms(0)),
             (2, CloseReason::Full, ms(22)),
             (2, CloseReason::Full, ms(42)),
         ]
@@ -340,4 +343,30 @@ fn a_budget_with_which_rows_would_stall_is_refused() {
     let text = "--max-num-batched-tokens 31 is less than a KV page of 32 tokens";
     assert!(page.to_string().starts_with(text), "{page}");
     continuous(64, 64).check(32).unwrap();
+}
+
+#[test]
+fn a_window_closes_only_what_waited_for_it() {
+    let queue = QueueState {
+        now: ms(50),
+        queued: 1,
+        oldest_arrival: Some(ms(30)),
+        started: 1,
+        last_start: Some(ms(0)),
+        more_expected: true,
+    };
+    let reason = |window: Duration, started: usize| {
+        let policy = Continuous {
+            prefill_window: window,
+            ..continuous(4, 64)
+        };
+        match policy.decide(&QueueState { started, ..queue }) {
+            Decision::Take { count: 1, reason } => Some(reason),
+            _ => None,
+        }
+    };
+    assert_eq!(reason(ms(20), 1), Some(CloseReason::Window));
+    assert_eq!(reason(ms(21), 1), None);
+    assert_eq!(reason(ms(21), 0), Some(CloseReason::QueueEmpty));
+    assert_eq!(reason(Duration::ZERO, 1), Some(CloseReason::QueueEmpty));
 }
