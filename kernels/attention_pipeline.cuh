@@ -38,6 +38,8 @@ struct alignas(EIGHT_ROWS) Pipeline {
     Queries q[PLACES][GROUPS];
     Tile k[STAGES], v[STAGES];
     Barrier q_full[PLACES], q_free[PLACES], k_full[STAGES], k_free[STAGES], v_full[STAGES], v_free[STAGES];
+    // Passed when nothing but values and zeros is in a tile of V.
+    Barrier v_clear[STAGES];
     // Passed when a work is described.
     Barrier known[WORKS];
     Work works[WORKS];
@@ -51,6 +53,8 @@ struct alignas(EIGHT_ROWS) Pipeline {
         for (int i = 0; i < STAGES; i++) {
             k_full[i].init(1), v_full[i].init(1);
             k_free[i].init(WARPS), v_free[i].init(WARPS);
+            // The first warpgroup's.
+            v_clear[i].init(WARPGROUP / 32);
         }
         Barrier::publish();
     }

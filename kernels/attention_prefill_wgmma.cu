@@ -92,7 +92,7 @@ struct Consumer {
             // What is owed holds a stage of V, and the description of its work.
             if (own_last < view.first || at - own_last >= STAGES * TILE) settle();
 #pragma unroll 1
-            for (; at >= view.first && at > own_last; at -= TILE) pass();
+            for (; at >= view.first && at > own_last; at -= TILE) pass(view, at);
             if (at >= view.first) {
                 uniform(owing) ? follow<true>(view, at) : start(view, at);
                 of = n;
@@ -105,11 +105,12 @@ struct Consumer {
     }
 
     // A tile that none of these queries sees.
-    __device__ void pass() {
+    __device__ void pass(const View& view, int first) {
         const int at = step % STAGES, parity = step / STAGES & 1;
         memory.k_full[at].wait(parity);
         done_with(memory.k_free[at]);
         memory.v_full[at].wait(parity);
+        clear_missing(step, view.begin - first, view.end - first);
         done_with(memory.v_free[at]);
         step++;
     }
@@ -194,7 +195,8 @@ struct Consumer {
     // out = or += weights · V.
     __device__ void start_values() {
         memory.v_full[owed % STAGES].wait(owed / STAGES & 1);
-        if (owed_begin > 0 || owed_end < TILE) clear_missing();
+        clear_missing(owed, owed_begin, owed_end);
+        if (owed_begin > 0 || owed_end < TILE) memory.v_clear[owed % STAGES].wait(owed / STAGES & 1);
         const uint64_t v = beyond(values, owed % STAGES * sizeof(memory.v[0]));
         hold(out);
         begin_wgmma();
@@ -206,18 +208,21 @@ struct Consumer {
         fresh = false;
     }
 
-    // Zeros where no position exists: a weight of zero must not meet a NaN. All warpgroups write them.
-    __device__ void clear_missing() {
-        constexpr int PIECES = D / VECTOR;
+    // Zeros where tile n of V has no position: a weight of zero must not meet a NaN. The first warpgroup
+    // writes them, whether it multiplies the tile or passes it; who multiplies waits for them.
+    __device__ void clear_missing(uint32_t n, int begin, int end) {
+        constexpr int PIECES = ROW_ELEMENTS / VECTOR;
+        if (group == 0 && (begin > 0 || end < TILE)) {
 #pragma unroll 1
-        for (int i = threadIdx.x % WARPGROUP; i < TILE * PIECES; i += WARPGROUP) {
-            const int row = i / PIECES, piece = i % PIECES;
-            if (row >= owed_begin && row < owed_end) continue;
-            T* const half = memory.v[owed % STAGES][piece / (ROW_ELEMENTS / VECTOR)][row];
-            reinterpret_cast<uint4*>(half)[piece % (ROW_ELEMENTS / VECTOR)] = make_uint4(0, 0, 0, 0);
+            for (int i = threadIdx.x % WARPGROUP; i < TILE * PIECES; i += WARPGROUP) {
+                const int row = i / PIECES;
+                if (row >= begin && row < end) continue;
+#pragma unroll
+                for (auto& half : memory.v[n % STAGES]) reinterpret_cast<uint4*>(half)[i] = make_uint4(0, 0, 0, 0);
+            }
+            publish_to_wgmma();
         }
-        publish_to_wgmma();
-        asm volatile("bar.sync %0, %1;" ::"r"(1 + group), "n"(WARPGROUP) : "memory");
+        done_with(memory.v_clear[n % STAGES], group == 0);
     }
 
     // Hides the keys after each query and those before the first; `first` is the tile's first position.
