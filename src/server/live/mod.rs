@@ -35,6 +35,7 @@ const MOST_BATCHES: usize = 1024;
 
 pub struct Live {
     about: About,
+    snapshots: u64,
     queued: BTreeMap<RequestId, LiveRequest>,
     rows: Rows,
     left: VecDeque<LiveRequest>,
@@ -57,6 +58,7 @@ impl Live {
     pub fn new(about: About) -> Self {
         Self {
             about,
+            snapshots: 0,
             queued: BTreeMap::new(),
             rows: Rows::default(),
             left: VecDeque::new(),
@@ -136,9 +138,11 @@ impl Live {
 
     /// What the page shows at `now`. Each of those that left is in one snapshot.
     pub fn snapshot(&mut self, now: Duration, gpu: Option<&GpuReading>) -> Snapshot {
+        self.snapshots += 1;
         let idle_rows = self.rows.iter().filter(|r| r.state == State::Idle).count();
         let waiting = self.queued.values().take(MOST_QUEUED);
         Snapshot {
+            number: self.snapshots,
             now,
             about: self.about.clone(),
             queued: self.queued.len(),

@@ -27,6 +27,8 @@ pub struct About {
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Snapshot {
+    /// Counts up by one, so that who missed one knows.
+    pub number: u64,
     #[serde(rename = "now_ms", serialize_with = "ms")]
     pub now: Duration,
     pub about: About,

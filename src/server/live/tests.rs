@@ -279,7 +279,7 @@ fn the_page_reads_these_names() {
     };
     let json = serde_json::to_value(live.snapshot(Duration::from_micros(1500), Some(&gpu)));
     let json = json.unwrap();
-    assert_eq!(json["now_ms"], 1.5);
+    assert_eq!((&json["number"], &json["now_ms"]), (&1.into(), &1.5.into()));
     assert_eq!(json["about"]["request_level"], true);
     assert_eq!(json["gpu"]["gpu_power_w"], 300.5);
     assert!(json["gpu"]["gpu_utilization_percent"].is_null());

@@ -62,7 +62,7 @@ function connect() {
 }
 
 function lost() {
-  connection("lost", "connection lost, trying again");
+  connection("lost", "connection lost");
 }
 
 setInterval(() => {

@@ -5,8 +5,6 @@ const KEPT_MS = 31_000;
 const MOST_KEPT = 100_000;
 /** Where more than this wait, the timeline shows only how many. */
 const MOST_WAITING = 64;
-/** Snapshots that are further apart had others between them. */
-const GAP_MS = 1500;
 
 /** Rows of the timeline; in each, requests that follow one another. */
 class Lanes {
@@ -62,15 +60,15 @@ class Requests {
   batches = [];
   /** How many waited, by time. */
   depths = [];
-  /** Times of which nothing was heard, as [from, until]. */
+  /** Times whose snapshots were missed, as [from, until]. */
   gaps = [];
   #known = new Map();
   #heard = null;
 
   hear(snapshot) {
-    const before = this.#heard ?? snapshot.now_ms;
-    if (snapshot.now_ms - before > GAP_MS) this.gaps.push([before, snapshot.now_ms]);
-    this.#heard = snapshot.now_ms;
+    const before = this.#heard?.now_ms ?? snapshot.now_ms;
+    if (this.#heard && snapshot.number !== this.#heard.number + 1) this.gaps.push([before, snapshot.now_ms]);
+    this.#heard = snapshot;
     const told = new Set();
     const fresh = [];
     for (const news of [...snapshot.left, ...snapshot.requests]) {

@@ -129,7 +129,7 @@ class Timeline {
     context.textBaseline = "alphabetic";
     context.fillStyle = ink;
     context.textAlign = "left";
-    context.fillText(this.#lanes > MOST_WAITING ? `waiting, at the bottom ${whole.format(this.#lanes)}` : "waiting", 0, waitingTop - 6);
+    context.fillText(this.#lanes > MOST_WAITING ? `waiting, the band holds ${whole.format(this.#lanes)}` : "waiting", 0, waitingTop - 6);
     context.fillText(this.#about.max_rows === 1 ? "1 row" : `${this.#about.max_rows} rows`, 0, rowsTop - 6);
     context.fillStyle = muted;
     context.strokeStyle = line;
