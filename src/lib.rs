@@ -27,6 +27,7 @@ pub mod request;
 pub mod runner;
 pub mod sampling;
 pub mod scheduler;
+pub mod server;
 pub mod sizing;
 pub mod sweep;
 pub mod telemetry;

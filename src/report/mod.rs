@@ -20,7 +20,7 @@ mod words;
 pub use folder::{ResultsFolder, Resumed, default_folder, write_atomically};
 pub use json::{Header, KvInfo, MemoryInfo, PartInfo, Report, Status};
 pub use machine::Machine;
-pub use page::{KernelTimes, write_page};
+pub use page::{HOUSE_CSS, KernelTimes, write_page};
 pub use plan::{Plan, Verified};
 pub use profile::{ProfileReport, profile, profile_json};
 pub use progress::Progress;

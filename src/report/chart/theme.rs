@@ -88,6 +88,25 @@ impl Phase {
     }
 }
 
+/// The phases' colours for style sheets, `--phase-waiting` and so on, light and dark.
+pub fn phase_variables() -> String {
+    let dark = |color: Color| {
+        let found = DARK.iter().find(|(light, _)| *light == color);
+        found.map_or_else(|| hex(color), |(_, dark)| (*dark).into())
+    };
+    let variables = |of: &dyn Fn(Color) -> String| -> String {
+        let phases = Phase::ALL.into_iter();
+        phases
+            .map(|phase| format!("--phase-{}:{};", phase.name(), of(phase.color())))
+            .collect()
+    };
+    format!(
+        ":root{{{}}}\n@media screen and (prefers-color-scheme:dark){{:root{{{}}}}}\n",
+        variables(&hex),
+        variables(&dark)
+    )
+}
+
 /// As plotters writes colours into the SVG.
 pub fn hex(color: Color) -> String {
     format!("#{:02X}{:02X}{:02X}", color.0, color.1, color.2)
@@ -142,6 +161,14 @@ mod tests {
         }
         assert!(contrast(INK, BACKGROUND) >= 7.0);
         assert!(contrast(MUTED, BACKGROUND) >= 4.5);
+    }
+
+    #[test]
+    fn phases_have_variables_in_both_schemes() {
+        let css = phase_variables();
+        assert!(css.contains("--phase-decode:#1F77C9;"));
+        assert!(css.contains("--phase-decode:#4A9BE8;"));
+        assert_eq!(css.matches("--phase-waiting:#E3B645;").count(), 2);
     }
 
     #[test]

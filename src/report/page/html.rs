@@ -14,12 +14,15 @@ use crate::report::{Header, SavedSweep, Status, remeasure};
 use crate::sweep::Measured;
 
 const TEMPLATE: &str = include_str!("page.html");
+/// Colours, fonts, cards and tables of every page.
+pub const HOUSE_CSS: &str = include_str!("house.css");
 /// Rows of the page's own tables; more would make it slow to open.
 const MOST_ROWS: usize = 1000;
 
 /// What the template sees.
 #[derive(Serialize)]
 struct Page<'a> {
+    house_css: &'static str,
     picture_css: String,
     model: &'a str,
     facts: Vec<(&'static str, String)>,
@@ -109,6 +112,7 @@ pub fn page(
     let header = &saved.header;
     let template = environment.get_template("page").map_err(failed)?;
     let page = Page {
+        house_css: HOUSE_CSS,
         picture_css: theme::css(),
         model: header.model(),
         facts: facts(saved),

@@ -14,6 +14,7 @@ use crate::Error;
 use crate::analysis::Analysis;
 
 pub use figures::KernelTimes;
+pub use html::HOUSE_CSS;
 
 const PAGE: &str = "report.html";
 const PICTURES: &str = "pictures";
