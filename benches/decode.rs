@@ -218,6 +218,7 @@ fn generate(
             max_new_tokens: new_tokens,
             stop_tokens: Vec::new(),
             sampling: Sampling::GREEDY,
+            logprobs: None,
             arrival: Duration::ZERO,
             timeout: None,
         })?;

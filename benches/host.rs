@@ -132,6 +132,7 @@ fn host(args: &Args, rows: usize, depth: usize) -> Result<Option<Pace>, Box<dyn 
             max_new_tokens: args.new_tokens,
             stop_tokens: vec![0],
             sampling: Sampling::GREEDY,
+            logprobs: None,
             arrival: Duration::ZERO,
             timeout: None,
         })?;

@@ -8,8 +8,9 @@ use crate::batching::{Batching, Decision, Policy, Queue, QueueFull, QueueState};
 use crate::clock::Clock;
 use crate::metrics::{BatchRecord, StepRecord};
 use crate::plan::StepPlan;
-use crate::request::{FinishReason, Finished, Request, RequestId};
+use crate::request::{FinishReason, Finished, Request, RequestId, Token};
 use crate::runner::{Runner, RunnerError};
+use crate::sampling::Logprobs;
 use crate::scheduler::{Capacity, Padding, Refusal, Scheduler};
 
 /// How an engine is set up around a runner.
@@ -47,10 +48,19 @@ pub enum Next {
 /// What came of one step.
 #[derive(Debug)]
 pub struct Progress {
+    /// What started, the oldest first.
+    pub started: Vec<Started>,
     /// Tokens delivered, in row order; none where all of the step's requests had ended before.
-    pub tokens: Vec<(RequestId, u32)>,
+    pub tokens: Vec<Token>,
     pub finished: Vec<Finished>,
     pub next: Next,
+}
+
+/// Requests that started together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Started {
+    pub requests: Vec<RequestId>,
+    pub batch: BatchRecord,
 }
 
 /// What the engine recorded, for [`crate::metrics`].
@@ -67,6 +77,12 @@ pub struct Engine<'a> {
     queue: Queue,
     scheduler: Scheduler,
     more_expected: bool,
+    /// When a request started last.
+    last_start: Option<Duration>,
+    /// The request-level batch that runs.
+    running: Option<BatchRecord>,
+    /// Since the last step told.
+    started: Vec<Started>,
     /// Of the last step submitted; the next one is written over it.
     plan: StepPlan,
     /// Steps submitted and not collected, the oldest first.
@@ -98,6 +114,9 @@ impl<'a> Engine<'a> {
             policy: config.policy,
             queue: Queue::bounded(config.max_queue_size),
             more_expected: true,
+            last_start: None,
+            running: None,
+            started: Vec::new(),
             plan: StepPlan::default(),
             under_way: VecDeque::new(),
             last_end: Duration::ZERO,
@@ -111,6 +130,20 @@ impl<'a> Engine<'a> {
 
     pub fn records(&self) -> &Records {
         &self.records
+    }
+
+    /// What was recorded since it was taken last, for an engine that runs for long.
+    pub fn take_records(&mut self) -> Records {
+        std::mem::take(&mut self.records)
+    }
+
+    /// Requests that wait.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub fn kv_pages_used(&self) -> usize {
+        self.scheduler.pool().used()
     }
 
     pub fn submit(&mut self, request: Request) -> Result<(), SubmitError> {
@@ -150,19 +183,24 @@ impl<'a> Engine<'a> {
         let decision = self.go_ahead()?;
         let Some(mut record) = self.under_way.pop_front() else {
             return Ok(Progress {
+                started: std::mem::take(&mut self.started),
                 tokens: Vec::new(),
                 finished,
                 next: self.wait(decision),
             });
         };
         let tokens = self.collect(&mut record)?;
+        let logprobs = self.logprobs(&tokens)?;
         let end = record.start + record.duration;
-        let delivered = self.scheduler.deliver(&tokens, end, &mut finished);
+        let delivered = self
+            .scheduler
+            .deliver(&tokens, logprobs, end, &mut finished);
         record.shape.idle_rows += delivered.dropped;
         record.host = (self.clock.now() - begin).saturating_sub(record.compute);
         self.records.steps.push(record);
         self.close_if_ended(end);
         Ok(Progress {
+            started: std::mem::take(&mut self.started),
             tokens: delivered.tokens,
             finished,
             next: Next::Step,
@@ -202,7 +240,7 @@ impl<'a> Engine<'a> {
                 queued: self.queue.len(),
                 oldest_arrival: self.queue.oldest_arrival(),
                 started: self.scheduler.started(),
-                last_start: self.records.batches.last().map(|batch| batch.start),
+                last_start: self.last_start,
                 more_expected: self.more_expected,
             }),
             false => Decision::Hold,
@@ -211,13 +249,22 @@ impl<'a> Engine<'a> {
 
     fn reserve(&mut self, decision: Decision, now: Duration) {
         if let Some(batch) = self.scheduler.reserve(&mut self.queue, decision, now) {
-            self.records.batches.push(BatchRecord {
-                size: batch.size,
+            let record = BatchRecord {
+                size: batch.requests.len(),
                 max_size: self.policy.max_batch_size(),
                 close_reason: batch.reason,
                 wait: now.saturating_sub(batch.oldest_arrival),
                 start: now,
                 end: None,
+            };
+            self.last_start = Some(now);
+            match self.policy.batching() {
+                Batching::RequestLevel => self.running = Some(record),
+                Batching::IterationLevel { .. } => self.records.batches.push(record),
+            }
+            self.started.push(Started {
+                requests: batch.requests,
+                batch: record,
             });
         }
     }
@@ -251,13 +298,29 @@ impl<'a> Engine<'a> {
         Ok(output.tokens)
     }
 
+    /// The log-probabilities of the step that was just collected, for the rows that asked.
+    fn logprobs(&mut self, tokens: &[u32]) -> Result<Vec<Option<Logprobs>>, RunnerError> {
+        let asked = self.scheduler.logprobs();
+        if asked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let logits = self.runner.logits()?;
+        let rows = logits.chunks_exact(logits.len() / tokens.len().max(1));
+        let of_row = |((logits, &token), top): ((&[f32], &u32), Option<usize>)| {
+            top.map(|top| Logprobs::of(logits, token, top))
+        };
+        Ok(rows.zip(tokens).zip(asked).map(of_row).collect())
+    }
+
     /// A request-level batch ends as a whole.
     fn close_if_ended(&mut self, now: Duration) {
-        if self.policy.batching() == Batching::RequestLevel
-            && self.scheduler.admits()
-            && let Some(batch) = self.records.batches.last_mut()
+        if self.scheduler.admits()
+            && let Some(batch) = self.running.take()
         {
-            batch.end.get_or_insert(now);
+            self.records.batches.push(BatchRecord {
+                end: Some(now),
+                ..batch
+            });
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::sampling::Sampling;
+use crate::sampling::{Logprobs, Sampling};
 
 pub type RequestId = u64;
 
@@ -17,10 +17,21 @@ pub struct Request {
     /// Tokens that end the request early; empty ignores the end-of-sequence token.
     pub stop_tokens: Vec<u32>,
     pub sampling: Sampling,
+    /// Give every token's log-probability, and those of so many most probable tokens.
+    pub logprobs: Option<usize>,
     /// When the load generator meant to send it.
     pub arrival: Duration,
     /// Rejected when it has waited in the queue for this long.
     pub timeout: Option<Duration>,
+}
+
+/// A token of a request, delivered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Token {
+    pub request: RequestId,
+    pub id: u32,
+    /// Where the request asked for them.
+    pub logprobs: Option<Box<Logprobs>>,
 }
 
 /// Why a request ended.

@@ -44,6 +44,41 @@ impl Sampling {
     }
 }
 
+/// What the model thought of one token, by the natural logarithm of its probability: the softmax of the
+/// logits that it was chosen from, after a repetition penalty and before all else.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Logprobs {
+    pub chosen: f32,
+    /// The most probable tokens, the best first, the lowest id first on ties.
+    pub top: Vec<(u32, f32)>,
+}
+
+impl Logprobs {
+    /// Of `logits` `[V]`, with the `top` most probable of them.
+    pub fn of(logits: &[f32], chosen: u32, top: usize) -> Self {
+        let max = logits[argmax(logits) as usize];
+        let exp = |&v: &f32| f64::from(v - max).exp();
+        let sum: f64 = logits.iter().filter(|v| !v.is_nan()).map(exp).sum();
+        let logprob = |id: u32| (f64::from(logits[id as usize] - max) - sum.ln()) as f32;
+        let better = |a: &u32, b: &u32| {
+            let [a_logit, b_logit] = [a, b].map(|&id| logits[id as usize]);
+            b_logit.total_cmp(&a_logit).then(a.cmp(b))
+        };
+        let known = |&id: &u32| !logits[id as usize].is_nan();
+        let mut ids: Vec<u32> = (0..logits.len() as u32).filter(known).collect();
+        let top = top.min(ids.len());
+        if (1..ids.len()).contains(&top) {
+            ids.select_nth_unstable_by(top - 1, better);
+        }
+        ids.truncate(top);
+        ids.sort_unstable_by(better);
+        Self {
+            chosen: logprob(chosen),
+            top: ids.into_iter().map(|id| (id, logprob(id))).collect(),
+        }
+    }
+}
+
 /// Philox 4×32-10 (Salmon et al., SC'11): four random words for a counter and a key.
 pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     let [mut c0, mut c1, mut c2, mut c3] = counter;
@@ -157,6 +192,24 @@ mod tests {
             philox([u32::MAX; 4], [u32::MAX; 2]),
             [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
         );
+    }
+
+    #[test]
+    fn logprobs_are_those_of_the_softmax() {
+        let logits = [1.0, 3.0, 2.0, 3.0, f32::NEG_INFINITY];
+        let all: f32 = logits.iter().map(|v: &f32| v.exp()).sum();
+        let of = |id: usize| (logits[id].exp() / all).ln();
+        let got = Logprobs::of(&logits, 2, 3);
+        assert!((got.chosen - of(2)).abs() < 1e-6);
+        let ids: Vec<u32> = got.top.iter().map(|&(id, _)| id).collect();
+        assert_eq!(ids, [1, 3, 2], "the lower id first on ties");
+        assert!(
+            got.top
+                .iter()
+                .all(|&(id, p)| (p - of(id as usize)).abs() < 1e-6)
+        );
+        assert_eq!(Logprobs::of(&logits, 4, 0).chosen, f32::NEG_INFINITY);
+        assert_eq!(Logprobs::of(&logits, 0, 9).top.len(), 5);
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub enum CloseReason {
 }
 
 /// Decides when requests start.
-pub trait Policy {
+pub trait Policy: Send {
     /// Asked before a step: always between iteration-level ones, else while nothing runs.
     fn decide(&self, queue: &QueueState) -> Decision;
     fn batching(&self) -> Batching {

@@ -11,7 +11,7 @@ use batchlab::clock::{Clock, WallClock};
 use batchlab::engine::{Engine, EngineConfig, Records};
 use batchlab::metrics::Summary;
 use batchlab::model::{Message, Model};
-use batchlab::request::{FinishReason, Finished, RequestId};
+use batchlab::request::{FinishReason, Finished, RequestId, Token};
 use batchlab::runner::{Limits, Runner};
 use batchlab::sampling::Sampling;
 use batchlab::scheduler::Padding;
@@ -147,7 +147,7 @@ impl Job<'_> {
     fn generate(
         &self,
         runner: &mut dyn Runner,
-        mut listen: impl FnMut(&[(RequestId, u32)]) -> anyhow::Result<Vec<RequestId>>,
+        mut listen: impl FnMut(&[Token]) -> anyhow::Result<Vec<RequestId>>,
     ) -> anyhow::Result<Generated> {
         let config = EngineConfig {
             policy: self.policy(),
@@ -292,15 +292,15 @@ fn limits(
 /// Writes what a step's tokens add to the texts; returns the requests whose text a stop string ends.
 fn write(
     texts: &mut [OutputText<'_>],
-    tokens: &[(RequestId, u32)],
+    tokens: &[Token],
     out: &mut impl Write,
 ) -> anyhow::Result<Vec<RequestId>> {
     let mut stopped = Vec::new();
-    for &(id, token) in tokens {
-        let text = &mut texts[id as usize];
-        write!(out, "{}", text.push(token).map_err(Error::from)?).context("stdout")?;
+    for token in tokens {
+        let text = &mut texts[token.request as usize];
+        write!(out, "{}", text.push(token.id).map_err(Error::from)?).context("stdout")?;
         if text.is_stopped() {
-            stopped.push(id);
+            stopped.push(token.request);
         }
     }
     out.flush().context("stdout")?;

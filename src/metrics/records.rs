@@ -24,7 +24,7 @@ pub struct StepRecord {
     pub shape: StepShape,
 }
 
-/// Requests that started together: a whole batch, or, under continuous batching, those that joined
+/// Requests that started together: a whole batch, recorded when it ends, or, under continuous batching, those that joined
 /// before one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchRecord {

@@ -47,9 +47,9 @@ impl Scheduler {
             return None;
         };
         let oldest_arrival = queue.iter().next()?.arrival;
-        let mut size = 0;
+        let mut requests = Vec::new();
         // Who was preempted came before all who are queued.
-        while size < count && self.preempted.is_empty() {
+        while requests.len() < count && self.preempted.is_empty() {
             let Some(next) = queue.iter().next() else {
                 break;
             };
@@ -61,13 +61,14 @@ impl Scheduler {
                 reason = CloseReason::KvFull;
                 break;
             };
-            let key = self.start(queue.pop()?, 0, lease, now);
+            let request = queue.pop()?;
+            requests.push(request.id);
+            let key = self.start(request, 0, lease, now);
             budget -= self.sequences[key].share(budget);
             self.prefilling.push(key);
-            size += 1;
         }
-        (size > 0).then_some(Admitted {
-            size,
+        (!requests.is_empty()).then_some(Admitted {
+            requests,
             reason,
             oldest_arrival,
         })

@@ -25,7 +25,8 @@ use self::step::StepWriter;
 use crate::batching::{Batching, CloseReason, Decision, Queue};
 use crate::kv::{KvLayout, Lease, PagePool};
 use crate::plan::StepPlan;
-use crate::request::{FinishReason, Finished, Request, RequestId};
+use crate::request::{FinishReason, Finished, Request, RequestId, Token};
+use crate::sampling::Logprobs;
 
 pub use capacity::{Capacity, Refusal};
 pub use step::StepShape;
@@ -51,19 +52,19 @@ impl fmt::Display for Padding {
 }
 
 /// Requests that started together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admitted {
-    pub size: usize,
+    pub requests: Vec<RequestId>,
     pub reason: CloseReason,
     /// Arrival of the oldest of them.
     pub oldest_arrival: Duration,
 }
 
 /// The tokens of one step, delivered.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub struct Delivered {
     /// In row order.
-    pub tokens: Vec<(RequestId, u32)>,
+    pub tokens: Vec<Token>,
     /// Tokens of requests that had ended when they came.
     pub dropped: usize,
 }
@@ -92,8 +93,8 @@ pub struct Scheduler {
     /// Of every step planned and not yet delivered, the oldest first: whose token each row's is; none
     /// where it is nobody's.
     under_way: VecDeque<Vec<Option<Key>>>,
-    /// A token of the last of them is for a row with a repetition penalty, which applies to it.
-    awaits_penalised: bool,
+    /// A token of the last of them must be here before the next step can be planned.
+    awaits_token: bool,
     /// Of the next request that starts.
     next_order: u64,
     /// Since the last plan.
@@ -121,7 +122,7 @@ impl Scheduler {
             prefilling: Vec::new(),
             preempted: VecDeque::new(),
             under_way: VecDeque::new(),
-            awaits_penalised: false,
+            awaits_token: false,
             next_order: 0,
             preemptions: 0,
         }
@@ -132,9 +133,10 @@ impl Scheduler {
         self.in_turn().any(|row| !row.is_over())
     }
 
-    /// Whether the next step depends on no token that is still to come: a repetition penalty does.
+    /// Whether the next step depends on no token that is still to come: a repetition penalty applies to
+    /// it, and log-probabilities are read from the logits of the last step submitted.
     pub fn can_plan(&self) -> bool {
-        self.under_way.is_empty() || !self.awaits_penalised
+        self.under_way.is_empty() || !self.awaits_token
     }
 
     /// Requests may join now.
@@ -193,7 +195,7 @@ impl Scheduler {
         let mut step = StepWriter::over(plan);
         let mut takers = Vec::with_capacity(self.rows.len() + self.prefilling.len());
         let mut moved = false;
-        self.awaits_penalised = false;
+        self.awaits_token = false;
         for &key in self.rows.iter().chain(&self.prefilling) {
             let row = &mut self.sequences[key];
             if row.query_len > 0 {
@@ -202,7 +204,8 @@ impl Scheduler {
                 let expects = row.expect_token();
                 takers.push(expects.then_some(key));
                 moved |= row.phase != phase;
-                self.awaits_penalised |= expects && row.is_penalised();
+                self.awaits_token |=
+                    expects && (row.is_penalised() || row.request.logprobs.is_some());
             }
         }
         let shape = StepShape {
@@ -218,25 +221,46 @@ impl Scheduler {
         shape
     }
 
+    /// For each row of the oldest step under way: how many log-probabilities its token comes with.
+    /// Empty where no row asked for any.
+    pub fn logprobs(&self) -> Vec<Option<usize>> {
+        let takers = self.under_way.front().into_iter().flatten();
+        let asked =
+            |taker: &Option<Key>| taker.and_then(|key| self.sequences[key].request.logprobs);
+        let asked: Vec<_> = takers.map(asked).collect();
+        match asked.iter().any(Option::is_some) {
+            true => asked,
+            false => Vec::new(),
+        }
+    }
+
     /// Gives the rows of the oldest step under way their tokens, and ends those whose last it is.
+    /// `logprobs` are those of each row, or none at all.
     pub fn deliver(
         &mut self,
         tokens: &[u32],
+        logprobs: Vec<Option<Logprobs>>,
         now: Duration,
         finished: &mut Vec<Finished>,
     ) -> Delivered {
+        let mut logprobs = logprobs.into_iter();
         let mut delivered = Vec::with_capacity(tokens.len());
         let mut dropped = 0;
         let takers = self.under_way.pop_front().unwrap_or_default();
         let ended_before = finished.len();
         for (taker, &token) in takers.into_iter().zip(tokens) {
+            let logprobs = logprobs.next().flatten().map(Box::new);
             let Some(key) = taker else { continue };
             let row = &mut self.sequences[key];
             row.expected -= 1;
             if row.phase == Phase::Ended {
                 dropped += 1;
             } else {
-                delivered.push((row.request.id, token));
+                delivered.push(Token {
+                    request: row.request.id,
+                    id: token,
+                    logprobs,
+                });
                 finished.extend(row.take(token, now));
             }
             if row.is_gone() {

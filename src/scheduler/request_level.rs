@@ -26,8 +26,10 @@ impl Scheduler {
         let (size, reason) = self.fitting(queue, count, reason);
         let longest = queue.iter().take(size).map(|r| r.prompt.len()).max()?;
         let oldest_arrival = queue.iter().next()?.arrival;
+        let mut requests = Vec::with_capacity(size);
         for _ in 0..size {
             let request = queue.pop()?;
+            requests.push(request.id);
             let pad = self.pad(&request, longest);
             let pages = self.layout.pages_for(kv_positions(&request, pad));
             let lease = self.pool.lease(pages)?;
@@ -37,7 +39,7 @@ impl Scheduler {
             self.rows.push(key);
         }
         Some(Admitted {
-            size,
+            requests,
             reason,
             oldest_arrival,
         })

@@ -63,7 +63,8 @@ impl CellSpec {
         }
     }
 
-    pub(super) fn policy(&self, options: &MeasureOptions) -> Box<dyn Policy> {
+    /// The policy of this setting.
+    pub fn policy(&self, options: &MeasureOptions) -> Box<dyn Policy> {
         let window = Duration::from_secs_f64(self.window_ms.unwrap_or_default() / 1e3);
         match self.policy {
             PolicyKind::Static => Box::new(Static {

@@ -88,6 +88,7 @@ impl Arrivals {
                 seed: self.options.sampling.seed.wrapping_add(id),
                 ..self.options.sampling
             },
+            logprobs: None,
             arrival,
             timeout: self.options.timeout,
         })

@@ -111,8 +111,8 @@ fn run(case: &Case, depth: usize) -> (Vec<Finished>, Records) {
     let mut arrivals = Arrivals::new(asks.collect(), case.load, options, ms(0), 1).unwrap();
     let ended = drive(&mut engine, &mut arrivals, |progress| {
         let stopped = progress.tokens.iter();
-        let stopped = stopped.filter(|&&(_, token)| Some(token) == case.stop_string);
-        ControlFlow::Continue(stopped.map(|&(id, _)| id).collect())
+        let stopped = stopped.filter(|token| Some(token.id) == case.stop_string);
+        ControlFlow::Continue(stopped.map(|token| token.request).collect())
     })
     .unwrap();
     let records = engine.records().clone();
@@ -201,7 +201,7 @@ fn a_token_that_comes_after_the_end_is_dropped_and_its_pages_are_free() {
     let mut ended = Vec::new();
     while ended.is_empty() {
         let progress = engine.step().unwrap();
-        assert!(progress.tokens.iter().all(|&(id, _)| id == 1));
+        assert!(progress.tokens.iter().all(|token| token.request == 1));
         ended = progress.finished;
     }
     assert_eq!((ended[0].id, ended[0].output.len()), (1, PAGE + 1));

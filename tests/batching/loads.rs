@@ -64,11 +64,11 @@ fn a_stop_string_ends_a_request_like_a_stop_token() {
     let mut arrivals = Arrivals::new(asks, Load::Offline, options(), ms(0), 0).unwrap();
     let mut heard = [0; 3];
     let mut ended = drive(&mut engine, &mut arrivals, |progress| {
-        for &(id, _) in &progress.tokens {
-            heard[id as usize] += 1;
+        for token in &progress.tokens {
+            heard[token.request as usize] += 1;
         }
         // In the middle of request 0, and with the last token of request 1.
-        let stopped = progress.tokens.iter().map(|&(id, _)| id);
+        let stopped = progress.tokens.iter().map(|token| token.request);
         let stopped = stopped.filter(|&id| [3, 8, 9][id as usize] == heard[id as usize]);
         ControlFlow::Continue(stopped.collect())
     })

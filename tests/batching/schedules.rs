@@ -132,8 +132,11 @@ fn drive(
             }
         }
         let progress = engine.step().unwrap();
-        for (id, _) in &progress.tokens {
-            assert!(!seen.ended.contains_key(id), "a token after the end");
+        for token in &progress.tokens {
+            assert!(
+                !seen.ended.contains_key(&token.request),
+                "a token after the end"
+            );
         }
         seen.end(engine.records().steps.len(), progress.finished);
         let due = coming.peek().map(|r| r.arrival);

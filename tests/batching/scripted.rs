@@ -206,6 +206,7 @@ pub fn request(id: u64, arrival: u64, prompt_len: usize, output_len: usize) -> R
         max_new_tokens: output_len,
         stop_tokens: Vec::new(),
         sampling: Sampling::GREEDY,
+        logprobs: None,
         arrival: ms(arrival),
         timeout: None,
     }
