@@ -19,6 +19,9 @@ pub enum Error {
     /// Results could not be written or read.
     #[error("{0}")]
     Results(String),
+    /// `batchlab serve` cannot go on.
+    #[error("{0}")]
+    Server(String),
     /// Ctrl-C; what was done is kept.
     #[error("interrupted; {0}")]
     Interrupted(String),
@@ -31,6 +34,7 @@ impl Error {
             Self::Model(_) | Self::Runner(RunnerError::Model(_)) => 3,
             Self::Runner(_) | Self::Telemetry(_) => 4,
             Self::Results(_) => 5,
+            Self::Server(_) => 6,
             Self::Interrupted(_) => 130,
         }
     }

@@ -8,10 +8,13 @@ mod gpu;
 mod gpu_load;
 mod memory;
 mod plan;
+mod policy_args;
 mod profile;
 mod prompt_args;
 mod report;
 mod sampling_args;
+mod serve;
+mod serve_args;
 mod sweep;
 mod sweep_args;
 
@@ -35,6 +38,7 @@ enum Command {
     Sweep(Box<sweep_args::SweepArgs>),
     Report(report::ReportArgs),
     Generate(generate::GenerateArgs),
+    Serve(Box<serve_args::ServeArgs>),
     Plan(plan::PlanArgs),
     Gpu(gpu::GpuArgs),
 }
@@ -44,6 +48,7 @@ pub fn run() -> anyhow::Result<()> {
         Some(Command::Sweep(args)) => sweep::run(&args),
         Some(Command::Report(args)) => report::run(&args),
         Some(Command::Generate(args)) => generate::run(&args),
+        Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Plan(args)) => plan::run(&args),
         Some(Command::Gpu(args)) => gpu::run(&args),
         None => print(&Cli::command().render_help().to_string()),

@@ -86,6 +86,16 @@ impl Tokenizer {
         called(|| self.inner.decode(&ids, true))
     }
 
+    /// One token as people may read it: its text, or the name of a special token.
+    pub fn name(&self, id: u32) -> Result<String, ModelError> {
+        match self.has_text(id) {
+            false if self.stands_in_for.is_none() => {
+                Ok(self.inner.id_to_token(id).unwrap_or_default())
+            }
+            _ => self.decode(&[id]),
+        }
+    }
+
     /// Neither a special token nor an id beyond the vocabulary, which decode to nothing.
     fn has_text(&self, id: u32) -> bool {
         let special = |token: &String| self.inner.get_added_vocabulary().is_special_token(token);

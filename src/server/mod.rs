@@ -1,4 +1,30 @@
-//! `batchlab serve`: what its clients and its live page see of an engine.
+//! `batchlab serve`: the engine behind OpenAI's HTTP interface.
+//!
+//! ```text
+//! client ─▶ http ─▶ api ─▶ admission ─▶ engine thread ─▶ news ─▶ dispatch ─▶ generation ─▶ api ─▶ client
+//!                                                                   └─▶ metrics, live page
+//! ```
+//!
+//! The engine has a thread of its own, on which nothing else happens: commands come in and one message a
+//! step goes out, so that no client can hold it up. Everything about a request's text (its tokens, its
+//! stop strings, its JSON) is the work of the request's own task.
 
+mod admission;
+mod api;
+mod app;
+mod dispatch;
+mod engine_thread;
+mod follow;
+mod generation;
+mod http;
+mod lifecycle;
 pub mod live;
-pub mod news;
+mod metrics;
+mod news;
+mod options;
+mod page_routes;
+
+pub use engine_thread::{Engaged, EngineSetup};
+pub use lifecycle::Server;
+pub use news::{Arrived, StepNews};
+pub use options::ServeOptions;

@@ -15,17 +15,8 @@ pub(super) const REMEDY: &str = "copy the model's original file again, or leave 
 /// versions a key of tokenizer_config.json, processors a chat_template.json.
 pub(super) fn template(folder: &Path) -> Result<Option<(PathBuf, String)>, ModelError> {
     if let Some((path, bytes)) = read_if_there(folder, "chat_template.jinja")? {
-        return match String::from_utf8(bytes) {
-            Ok(source) => Ok(Some((path, source))),
-            Err(e) => {
-                let at = e.utf8_error().valid_up_to();
-                Err(ModelError::file(
-                    path,
-                    format!("is not UTF-8 at byte {at}"),
-                    REMEDY,
-                ))
-            }
-        };
+        let source = text(&path, bytes)?;
+        return Ok(Some((path, source)));
     }
     for file in ["tokenizer_config.json", "chat_template.json"] {
         if let Some((path, json)) = read_if_there(folder, file)?
@@ -35,6 +26,22 @@ pub(super) fn template(folder: &Path) -> Result<Option<(PathBuf, String)>, Model
         }
     }
     Ok(None)
+}
+
+/// The template in a file of its own.
+pub(super) fn source(path: &Path) -> Result<String, ModelError> {
+    let bytes = std::fs::read(path).map_err(|e| {
+        let remedy = "give a file that holds a Jinja chat template";
+        ModelError::file(path, format!("cannot be read ({e})"), remedy)
+    })?;
+    text(path, bytes)
+}
+
+fn text(path: &Path, bytes: Vec<u8>) -> Result<String, ModelError> {
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        ModelError::file(path, format!("is not UTF-8 at byte {at}"), REMEDY)
+    })
 }
 
 /// One template, or the one named "default" of several.

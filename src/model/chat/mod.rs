@@ -59,6 +59,21 @@ impl ChatTemplate {
         let Some((path, source)) = files::template(folder)? else {
             return Ok(None);
         };
+        Self::new(path, source, files::special_tokens(folder)?).map(Some)
+    }
+
+    /// Reads a template that stands alone in a Jinja file; it gets no special tokens but those that it
+    /// writes itself. Errors: the file cannot be read, or is not Jinja.
+    pub fn from_file(path: &Path) -> Result<Self, ModelError> {
+        let source = files::source(path)?;
+        Self::new(path.to_owned(), source, BTreeMap::new())
+    }
+
+    fn new(
+        path: PathBuf,
+        source: String,
+        special_tokens: BTreeMap<String, String>,
+    ) -> Result<Self, ModelError> {
         let jinja = jinja::environment(source).map_err(|e| {
             let cause = format!(
                 "holds a chat template that is not valid ({})",
@@ -66,11 +81,11 @@ impl ChatTemplate {
             );
             ModelError::file(&path, cause, files::REMEDY)
         })?;
-        Ok(Some(Self {
+        Ok(Self {
             jinja,
-            special_tokens: files::special_tokens(folder)?,
+            special_tokens,
             path,
-        }))
+        })
     }
 
     /// The conversation as text, up to where the assistant's answer begins. It has its special tokens

@@ -21,7 +21,7 @@ pub use snapshot::{About, LiveBatch, LiveRequest, Snapshot, State};
 use self::percentiles::LastMinute;
 use self::rate::LastSecond;
 use self::rows::Rows;
-use super::news::StepNews;
+use super::news::{Arrived, StepNews};
 use crate::batching::CloseReason;
 use crate::metrics::{BatchRecord, RequestTimes};
 use crate::request::{FinishReason, Finished, RequestId};
@@ -78,31 +78,26 @@ impl Live {
     }
 
     /// A request waits from now on. Ids grow with arrival.
-    pub fn submitted(
-        &mut self,
-        id: RequestId,
-        arrival: Duration,
-        prompt_len: usize,
-        max_new_tokens: usize,
-    ) {
+    fn arrive(&mut self, arrived: &Arrived) {
         let request = LiveRequest {
-            id,
+            id: arrived.id,
             state: State::Queued,
             row: None,
-            arrival,
+            arrival: arrived.at,
             started: None,
             first_token: None,
             ended: None,
             left: None,
-            prompt_len,
+            prompt_len: arrived.prompt_len,
             output_len: 0,
-            max_new_tokens,
+            max_new_tokens: arrived.max_new_tokens,
             reason: None,
         };
-        self.queued.insert(id, request);
+        self.queued.insert(arrived.id, request);
     }
 
     pub fn step(&mut self, news: &StepNews) {
+        news.arrived.iter().for_each(|arrived| self.arrive(arrived));
         // Rows that end are free for those that start.
         let (ran, others): (Vec<_>, Vec<_>) =
             news.finished.iter().partition(|f| self.rows.contains(f.id));
@@ -115,8 +110,8 @@ impl Live {
             }
         }
         started.for_each(|id| self.start(id, news.now));
-        for &(id, _) in &news.tokens {
-            self.token(id, news.now);
+        for token in &news.tokens {
+            self.token(token.request, news.now);
         }
         others.into_iter().for_each(|f| self.end(f));
         // A batch of one step began and ended in the same news.
@@ -128,8 +123,8 @@ impl Live {
             let computed = step.shape.tokens - step.shape.padded_tokens;
             let prompts = computed.saturating_sub(step.shape.decode_rows);
             self.prompt_tokens.add(news.now, prompts);
-            self.kv_pages_used = step.shape.kv_pages_used;
         }
+        self.kv_pages_used = news.kv_pages_used;
         if self.rows.iter().next().is_none() {
             self.kv_pages_used = 0;
         }

@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::batching::CloseReason;
 use crate::metrics::StepRecord;
+use crate::request::Token;
 use crate::scheduler::StepShape;
 
 fn ms(ms: u64) -> Duration {
@@ -48,8 +49,28 @@ fn finished(id: RequestId, tokens: u64) -> Finished {
     }
 }
 
+fn arrived(id: RequestId, at: u64) -> Arrived {
+    Arrived {
+        id,
+        at: ms(at),
+        prompt_len: 7,
+        max_new_tokens: 8,
+    }
+}
+
+fn token(request: RequestId) -> Token {
+    Token {
+        request,
+        id: 5,
+        logprobs: None,
+    }
+}
+
 fn submit(live: &mut Live, ids: std::ops::Range<RequestId>) {
-    ids.for_each(|id| live.submitted(id, ms(0), 7, 8));
+    live.step(&StepNews {
+        arrived: ids.map(|id| arrived(id, 0)).collect(),
+        ..StepNews::default()
+    });
 }
 
 fn states(snapshot: &Snapshot) -> Vec<(RequestId, State, Option<usize>)> {
@@ -79,7 +100,7 @@ fn a_request_goes_through_its_states() {
     for now in [20, 30] {
         live.step(&StepNews {
             now: ms(now),
-            tokens: vec![(1, 5)],
+            tokens: vec![token(1)],
             ..StepNews::default()
         });
     }
@@ -91,7 +112,7 @@ fn a_request_goes_through_its_states() {
 
     live.step(&StepNews {
         now: ms(40),
-        tokens: vec![(1, 5)],
+        tokens: vec![token(1)],
         finished: vec![finished(1, 3)],
         ..StepNews::default()
     });
@@ -120,7 +141,7 @@ fn rows_of_a_batch_are_idle_until_it_ends() {
     live.step(&StepNews {
         now: ms(20),
         started: vec![1, 2],
-        tokens: vec![(1, 5), (2, 5)],
+        tokens: vec![token(1), token(2)],
         finished: vec![finished(1, 1)],
         batches: vec![batch(10, 2, None)],
         ..StepNews::default()
@@ -136,7 +157,7 @@ fn rows_of_a_batch_are_idle_until_it_ends() {
     live.step(&StepNews {
         now: ms(30),
         started: vec![3],
-        tokens: vec![(2, 5), (3, 5)],
+        tokens: vec![token(2), token(3)],
         finished: vec![finished(2, 2)],
         batches: vec![batch(10, 2, Some(30)), batch(31, 1, None)],
         ..StepNews::default()
@@ -162,7 +183,7 @@ fn a_batch_of_one_step_is_told_whole() {
     live.step(&StepNews {
         now: ms(20),
         started: vec![1],
-        tokens: vec![(1, 5)],
+        tokens: vec![token(1)],
         finished: vec![finished(1, 1)],
         batches: vec![batch(10, 1, Some(20))],
         ..StepNews::default()
@@ -187,7 +208,7 @@ fn the_lowest_free_row_is_taken_also_by_who_starts_as_another_ends() {
     live.step(&StepNews {
         now: ms(20),
         started: vec![3],
-        tokens: vec![(1, 5), (2, 5)],
+        tokens: vec![token(1), token(2)],
         finished: vec![finished(1, 1)],
         batches: vec![batch(19, 1, None)],
         ..StepNews::default()
@@ -254,6 +275,7 @@ fn pages_and_prompts_are_those_of_the_steps() {
             shape,
             ..StepRecord::default()
         }],
+        kv_pages_used: 17,
         deadline: Some(ms(70)),
         ..StepNews::default()
     });
@@ -306,11 +328,11 @@ fn the_page_reads_these_names() {
 fn memory_stays_bounded() {
     let mut live = live(false, 4);
     for id in 0..20_000 {
-        live.submitted(id, ms(id), 7, 8);
         live.step(&StepNews {
             now: ms(id),
+            arrived: vec![arrived(id, id)],
             started: vec![id],
-            tokens: vec![(id, 5)],
+            tokens: vec![token(id)],
             finished: vec![finished(id, 2)],
             batches: vec![batch(id, 1, None)],
             ..StepNews::default()

@@ -1,0 +1,160 @@
+//! `batchlab serve`: opens model and runner on the engine's thread and serves until it is told to end.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+
+use anyhow::Context;
+use batchlab::Error;
+use batchlab::batching::Batching;
+use batchlab::engine::EngineConfig;
+use batchlab::model::Model;
+use batchlab::runner::Limits;
+use batchlab::server::{EngineSetup, ServeOptions, Server};
+use tracing::{info, warn};
+
+use super::engine_args::EngineArgs;
+use super::policy_args::Setting;
+use super::serve_args::{LogFormat, ServeArgs};
+
+/// Longer contexts cost memory that few servers need.
+const USUAL_MODEL_LEN: usize = 4096;
+
+pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    log_as(args.log_format)?;
+    let setting = args.policy.setting(args.engine.model.kv_block_size)?;
+    let engine = args.engine_args(&setting);
+    let model = Arc::new(engine.model()?);
+    let limits = args.runner_limits(&model, &setting)?;
+    let options = args.serve_options(&engine, &model, &setting);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.context("the server's threads cannot be started")?;
+    runtime.block_on(async {
+        let stop = stop_signal()?;
+        let set_up = set_up(
+            engine,
+            Arc::clone(&model),
+            limits,
+            setting,
+            args.max_requests(limits),
+        );
+        let server = Server::start((&args.host, args.port), model, options, set_up).await?;
+        info!("listening on http://{}", server.address());
+        Ok(server.run(stop).await?)
+    })
+}
+
+/// Opens the runner; called on the engine's thread.
+fn set_up(
+    engine: EngineArgs,
+    model: Arc<Model>,
+    limits: Limits,
+    setting: Setting,
+    max_queue_size: usize,
+) -> impl FnOnce() -> Result<EngineSetup, Error> + Send {
+    move || {
+        Ok(EngineSetup {
+            runner: engine.runner(&model, limits)?,
+            config: EngineConfig {
+                policy: setting.policy,
+                padding: setting.padding,
+                max_queue_size,
+                max_positions: model.spec.max_positions,
+            },
+        })
+    }
+}
+
+impl ServeArgs {
+    fn engine_args(&self, setting: &Setting) -> EngineArgs {
+        let measured = setting
+            .engine
+            .as_ref()
+            .filter(|_| self.engine.model.model.is_none());
+        measured.unwrap_or(&self.engine).clone()
+    }
+
+    /// All places: the server's own admission says who gets one.
+    fn max_requests(&self, limits: Limits) -> usize {
+        self.limits.max_queue_size.saturating_add(limits.max_rows)
+    }
+
+    fn runner_limits(&self, model: &Model, setting: &Setting) -> Result<Limits, Error> {
+        let context = model.spec.max_positions;
+        let max_kv_len = match self.max_model_len {
+            Some(asked) if asked > context => {
+                return Err(Error::Usage(format!(
+                    "--max-model-len {asked} is more than the context of {} ({context} tokens); lower it",
+                    model.spec.name
+                )));
+            }
+            Some(asked) => asked,
+            None => context.min(USUAL_MODEL_LEN),
+        };
+        let max_rows = setting.policy.max_batch_size();
+        let budget = setting.max_num_batched_tokens;
+        Ok(Limits {
+            max_rows,
+            // A prompt of a request-level batch is computed in one step.
+            max_tokens: match setting.policy.batching() {
+                Batching::RequestLevel => budget.max(max_kv_len),
+                Batching::IterationLevel { .. } => budget.min(max_rows * max_kv_len),
+            },
+            max_kv_len,
+        })
+    }
+
+    fn serve_options(&self, engine: &EngineArgs, model: &Model, setting: &Setting) -> ServeOptions {
+        if setting.policy.batching() == Batching::RequestLevel
+            && setting.words.starts_with("static")
+        {
+            warn!(
+                "static waits until a batch is full: fewer clients than rows wait until --timeout-ms"
+            );
+        }
+        let asked = engine.model.model.clone();
+        ServeOptions {
+            model_name: self
+                .served_model_name
+                .clone()
+                .or(asked)
+                .unwrap_or_else(|| model.spec.name.clone()),
+            policy: setting.words.clone(),
+            chat_template: self.chat_template.clone(),
+            api_key: self.api_key.clone(),
+            max_queue_size: self.limits.max_queue_size,
+            timeout: self.limits.timeout_ms,
+            drain_timeout: self.limits.drain_timeout,
+            max_body_size: usize::try_from(self.limits.max_body_size).unwrap_or(usize::MAX),
+            max_connections: self.limits.max_connections,
+        }
+    }
+}
+
+fn log_as(format: LogFormat) -> anyhow::Result<()> {
+    let log = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .with_max_level(tracing::Level::INFO);
+    let started = match format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|e| Error::Server(format!("the log cannot be started: {e}")).into())
+}
+
+/// Resolves at SIGTERM or Ctrl-C; a second one ends the process at once.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let (told, stop) = tokio::sync::oneshot::channel();
+    let mut told = Some(told);
+    ctrlc::set_handler(move || match told.take() {
+        Some(told) => drop(told.send(())),
+        None => std::process::exit(130),
+    })
+    .context("Ctrl-C and SIGTERM cannot be watched")?;
+    Ok(async {
+        let _ = stop.await;
+    })
+}

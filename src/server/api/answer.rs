@@ -1,0 +1,259 @@
+//! An answer of either endpoint: its choices are generated side by side, and told whole or as a stream.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use async_stream::stream;
+use axum::Json;
+use axum::body::Body;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::Serialize;
+use tokio::time::{Instant, timeout_at};
+
+use super::error::ApiError;
+use super::params::{Params, StreamOptions};
+use super::request_log::RequestLog;
+use crate::model::Tokenizer;
+use crate::request::Token;
+use crate::server::app::{App, Ask};
+use crate::server::generation::{End, Generation, GenerationError, Piece, Submitted};
+use crate::text::StopStrings;
+
+/// How an endpoint words an answer.
+pub trait Wording: Send + Sync + 'static {
+    /// The event before a choice's first piece.
+    fn opening(&self, choice: usize) -> Option<impl Serialize>;
+    fn chunk(&self, piece: Piece, tokenizer: &Tokenizer) -> Result<impl Serialize, ApiError>;
+    /// The last event, where the stream tells its usage.
+    fn usage_chunk(&self, usage: Usage) -> impl Serialize;
+    fn whole(
+        &self,
+        choices: Vec<Choice>,
+        usage: Usage,
+        tokenizer: &Tokenizer,
+    ) -> Result<impl Serialize, ApiError>;
+}
+
+/// One finished choice.
+#[derive(Debug, Default)]
+pub struct Choice {
+    pub text: String,
+    /// Each with its place in the text; empty without log-probabilities.
+    pub tokens: Vec<(Token, usize)>,
+    pub end: Option<End>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Usage {
+    pub prompt_tokens: usize,
+    pub completion_tokens: usize,
+    pub total_tokens: usize,
+}
+
+/// What is to be generated, checked.
+pub struct Job<W> {
+    pub id: String,
+    /// Of each prompt its token ids, and how many more are asked for.
+    pub prompts: Vec<(Vec<u32>, usize)>,
+    pub logprobs: Option<usize>,
+    pub params: Params,
+    pub wording: W,
+}
+
+impl<W: Wording> Job<W> {
+    pub async fn run(self, app: Arc<App>) -> Result<Response, ApiError> {
+        if let Some(cause) = app.closed() {
+            return Err(ApiError::closed(&cause));
+        }
+        let submitted = self.submit(&app)?;
+        let prompt_tokens = self.prompts.iter().map(|(ids, _)| ids.len()).sum();
+        let answer = Answer {
+            log: RequestLog::begin(self.id, prompt_tokens, app.clock),
+            deadline: Instant::now() + app.options.timeout,
+            stops: self.params.stops,
+            prompt_tokens,
+            wording: self.wording,
+            app,
+        };
+        match self.params.stream {
+            None => answer.whole(submitted).await,
+            Some(options) => answer.stream(submitted, options).await,
+        }
+    }
+
+    /// Choice i is number i mod n of prompt i / n.
+    fn submit(&self, app: &Arc<App>) -> Result<Submitted, ApiError> {
+        let n = self.params.n;
+        let places = app.admission.places(self.prompts.len() * n)?;
+        let stop_tokens = match self.params.ignore_eos {
+            true => &[][..],
+            false => &app.model.spec.eos_tokens,
+        };
+        let ask = |choice: usize| Ask {
+            prompt: self.prompts[choice / n].0.clone(),
+            max_new_tokens: self.prompts[choice / n].1,
+            stop_tokens: stop_tokens.to_vec(),
+            sampling: self.params.sampling(choice % n),
+            logprobs: self.logprobs,
+        };
+        let asks = places.into_iter().enumerate();
+        Ok(app.submit(asks.map(|(i, place)| (ask(i), place)).collect()))
+    }
+}
+
+/// An answer under way.
+struct Answer<W> {
+    app: Arc<App>,
+    wording: W,
+    stops: StopStrings,
+    prompt_tokens: usize,
+    deadline: Instant,
+    log: RequestLog,
+}
+
+impl<W: Wording> Answer<W> {
+    async fn whole(mut self, submitted: Submitted) -> Result<Response, ApiError> {
+        let whole = self.generate(submitted).await;
+        match &whole {
+            Ok(_) => self.log.succeeded(),
+            Err(error) => self.log.failed(&error.message),
+        }
+        whole
+    }
+
+    async fn generate(&mut self, submitted: Submitted) -> Result<Response, ApiError> {
+        let (app, stops) = (Arc::clone(&self.app), std::mem::take(&mut self.stops));
+        let mut generation = Generation::new(submitted, &app, &stops);
+        let mut choices: Vec<Choice> = Vec::new();
+        choices.resize_with(generation.choices(), Choice::default);
+        while let Some(piece) = self.next(&mut generation).await? {
+            let choice = &mut choices[piece.choice];
+            choice.text += &piece.text;
+            choice.end = piece.end;
+            let token = piece.token.filter(|token| token.logprobs.is_some());
+            choice
+                .tokens
+                .extend(token.map(|token| (token, piece.offset)));
+        }
+        let usage = self.usage(&generation);
+        let whole = self.wording.whole(choices, usage, &app.model.tokenizer)?;
+        Ok(Json(whole).into_response())
+    }
+
+    /// Begins when the first thing has happened: until then an error has a status of its own.
+    async fn stream(
+        mut self,
+        mut submitted: Submitted,
+        options: StreamOptions,
+    ) -> Result<Response, ApiError> {
+        if let Err(error) = self.in_time(submitted.hear()).await {
+            self.log.failed(&error.message);
+            return Err(error);
+        }
+        let events = stream! {
+            let (app, stops) = (Arc::clone(&self.app), std::mem::take(&mut self.stops));
+            let mut generation = Generation::new(submitted, &app, &stops);
+            let mut frames = Frames::default();
+            for choice in 0..generation.choices() {
+                frames.add_some(self.wording.opening(choice));
+            }
+            loop {
+                let added = match self.next(&mut generation).await {
+                    Ok(Some(piece)) => self.add(&mut frames, piece),
+                    Ok(None) => break,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = added {
+                    self.log.failed(&error.message);
+                    frames.add(&error.body());
+                    yield frames.take();
+                    return;
+                }
+                // What is there goes out together.
+                if !generation.is_ahead() || frames.is_large() {
+                    yield frames.take();
+                }
+            }
+            if options.include_usage {
+                frames.add(&self.wording.usage_chunk(self.usage(&generation)));
+            }
+            frames.done();
+            self.log.succeeded();
+            yield frames.take();
+        };
+        let headers = [
+            (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
+            (header::CACHE_CONTROL, "no-cache"),
+        ];
+        Ok((headers, Body::from_stream(events)).into_response())
+    }
+
+    /// Adds an event for a piece that there is something to tell of.
+    fn add(&self, frames: &mut Frames, piece: Piece) -> Result<(), ApiError> {
+        let has_logprobs = piece.token.as_ref().is_some_and(|t| t.logprobs.is_some());
+        if has_logprobs || piece.end.is_some() || !piece.text.is_empty() {
+            frames.add(&self.wording.chunk(piece, &self.app.model.tokenizer)?);
+        }
+        Ok(())
+    }
+
+    async fn next(&mut self, generation: &mut Generation<'_>) -> Result<Option<Piece>, ApiError> {
+        let piece = self.in_time(generation.next()).await?;
+        self.log.heard(generation);
+        Ok(piece)
+    }
+
+    async fn in_time<T>(
+        &self,
+        something: impl Future<Output = Result<T, GenerationError>>,
+    ) -> Result<T, ApiError> {
+        match timeout_at(self.deadline, something).await {
+            Ok(happened) => Ok(happened?),
+            Err(_) => Err(ApiError::timed_out(self.app.options.timeout.as_secs_f64())),
+        }
+    }
+
+    fn usage(&self, generation: &Generation<'_>) -> Usage {
+        Usage {
+            prompt_tokens: self.prompt_tokens,
+            completion_tokens: generation.tokens,
+            total_tokens: self.prompt_tokens + generation.tokens,
+        }
+    }
+}
+
+/// Server-sent events on their way.
+#[derive(Default)]
+struct Frames(BytesMut);
+
+impl Frames {
+    const LARGE: usize = 16 << 10;
+
+    fn add(&mut self, event: &impl Serialize) {
+        self.0.put_slice(b"data: ");
+        // Writing to memory does not fail, and every event is made of texts and numbers.
+        let written = serde_json::to_writer((&mut self.0).writer(), event);
+        debug_assert!(written.is_ok());
+        self.0.put_slice(b"\n\n");
+    }
+
+    fn add_some(&mut self, event: Option<impl Serialize>) {
+        if let Some(event) = event {
+            self.add(&event);
+        }
+    }
+
+    fn done(&mut self) {
+        self.0.put_slice(b"data: [DONE]\n\n");
+    }
+
+    fn is_large(&self) -> bool {
+        self.0.len() >= Self::LARGE
+    }
+
+    fn take(&mut self) -> Result<Bytes, Infallible> {
+        Ok(self.0.split().freeze())
+    }
+}

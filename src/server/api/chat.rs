@@ -1,0 +1,306 @@
+//! `POST /v1/chat/completions`
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::answer::{Choice, Job, Usage, Wording};
+use super::error::ApiError;
+use super::fields::Fields;
+use super::params::{MOST_LOGPROBS, Params};
+use super::{prompts, served_model};
+use crate::model::{Message, ModelError, Tokenizer};
+use crate::request::Token;
+use crate::server::app::{App, unix_seconds};
+use crate::server::generation::{End, Piece};
+
+pub async fn chat(app: Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
+    let mut fields = Fields::parse(body)?;
+    served_model(&app, &mut fields)?;
+    let messages = messages(fields.need("messages")?)?;
+    let params = Params::take(&mut fields, &["max_completion_tokens", "max_tokens"])?;
+    let logprobs = fields.take("logprobs")?.unwrap_or(false);
+    let top = fields.number("top_logprobs", |n| *n <= MOST_LOGPROBS, "0 to 20")?;
+    fields.end()?;
+    if top.is_some() && !logprobs {
+        let message = "'top_logprobs' needs \"logprobs\": true";
+        return Err(ApiError::field("top_logprobs", message));
+    }
+    let ids = render(&app, messages).await?;
+    let prompts = prompts::fitted(
+        &app,
+        vec![prompts::Prompt::Ids(ids)],
+        params.max_tokens,
+        None,
+    )
+    .await?;
+    let id = format!("chatcmpl-{:032x}", rand::random::<u128>());
+    let job = Job {
+        wording: Chat {
+            id: id.clone(),
+            created: unix_seconds(),
+            model: app.options.model_name.clone(),
+        },
+        id,
+        prompts,
+        logprobs: logprobs.then(|| top.unwrap_or(0u64) as usize),
+        params,
+    };
+    job.run(app).await
+}
+
+/// A conversation by the model's template.
+async fn render(app: &Arc<App>, messages: Vec<Message>) -> Result<Vec<u32>, ApiError> {
+    let app = Arc::clone(app);
+    super::elsewhere(move || {
+        let template = app.chat_template.as_ref();
+        let template = template.map_err(|e| match e {
+            ModelError::NoChatTemplate { model } => ApiError::field(
+                "messages",
+                format!(
+                    "{model} has no chat template; use /v1/completions, or start the server with \
+                     --chat-template FILE"
+                ),
+            ),
+            other => ApiError::field("messages", other.to_string()),
+        })?;
+        let text = template.render(&messages)?;
+        Ok(app.model.tokenizer.encode_rendered(&text)?)
+    })
+    .await
+}
+
+/// One message as OpenAI's API takes it: its content is a text, or parts that are texts.
+#[derive(Deserialize)]
+struct Said {
+    role: String,
+    content: Option<Value>,
+    name: Option<Value>,
+    tool_calls: Option<Value>,
+    tool_call_id: Option<Value>,
+    refusal: Option<Value>,
+}
+
+fn messages(value: Value) -> Result<Vec<Message>, ApiError> {
+    let wrong = |message: String| ApiError::field("messages", message);
+    let said: Vec<Said> = serde_json::from_value(value)
+        .map_err(|e| wrong(format!("'messages' is a list of {{role, content}}: {e}")))?;
+    if said.is_empty() {
+        return Err(wrong("'messages' is empty; give at least one".into()));
+    }
+    let message = |said: Said| {
+        for (name, value) in [
+            ("name", said.name),
+            ("tool_calls", said.tool_calls),
+            ("tool_call_id", said.tool_call_id),
+            ("refusal", said.refusal),
+        ] {
+            if value.is_some() {
+                return Err(wrong(format!(
+                    "'{name}' of a message is not supported; leave it out"
+                )));
+            }
+        }
+        Ok(Message {
+            role: said.role,
+            content: content(said.content)?,
+        })
+    };
+    said.into_iter().map(message).collect()
+}
+
+fn content(value: Option<Value>) -> Result<String, ApiError> {
+    let wrong = |message: &str| ApiError::field("messages", message);
+    match value {
+        Some(Value::String(text)) => Ok(text),
+        Some(Value::Array(parts)) => {
+            let text = |part: &Value| {
+                let is_text = part.get("type").and_then(Value::as_str) == Some("text");
+                let text = part.get("text").and_then(Value::as_str).filter(|_| is_text);
+                text.map(str::to_owned)
+                    .ok_or_else(|| wrong("only parts of type 'text' are supported"))
+            };
+            parts.iter().map(text).collect()
+        }
+        _ => Err(wrong(
+            "a message's 'content' is a text, or a list of parts of type 'text'",
+        )),
+    }
+}
+
+struct Chat {
+    id: String,
+    created: u64,
+    model: String,
+}
+
+#[derive(Serialize)]
+struct Reply<'a, C> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    choices: Vec<C>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Usage>,
+}
+
+#[derive(Serialize)]
+struct Whole {
+    index: usize,
+    message: Answered,
+    logprobs: Option<Logprobs>,
+    finish_reason: Option<End>,
+}
+
+#[derive(Serialize)]
+struct Answered {
+    role: &'static str,
+    content: String,
+}
+
+#[derive(Serialize)]
+struct Part {
+    index: usize,
+    delta: Delta,
+    logprobs: Option<Logprobs>,
+    finish_reason: Option<End>,
+}
+
+#[derive(Serialize)]
+struct Delta {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Logprobs {
+    content: Vec<TokenLogprob>,
+}
+
+#[derive(Serialize)]
+struct TokenLogprob {
+    #[serde(flatten)]
+    token: Named,
+    top_logprobs: Vec<Named>,
+}
+
+#[derive(Serialize)]
+struct Named {
+    token: String,
+    logprob: f32,
+    /// None of a token that is a part of a character.
+    bytes: Option<Vec<u8>>,
+}
+
+impl Named {
+    fn new(id: u32, logprob: f32, tokenizer: &Tokenizer) -> Result<Self, ApiError> {
+        let token = tokenizer.name(id)?;
+        let whole = !token.contains(char::REPLACEMENT_CHARACTER);
+        Ok(Self {
+            bytes: whole.then(|| token.clone().into_bytes()),
+            token,
+            logprob,
+        })
+    }
+}
+
+impl Logprobs {
+    /// Of some tokens; none where they have none.
+    fn of<'t>(
+        tokens: impl IntoIterator<Item = &'t Token>,
+        tokenizer: &Tokenizer,
+    ) -> Result<Option<Self>, ApiError> {
+        let mut content = Vec::new();
+        for token in tokens {
+            if let Some(logprobs) = &token.logprobs {
+                let top = logprobs.top.iter();
+                content.push(TokenLogprob {
+                    token: Named::new(token.id, logprobs.chosen, tokenizer)?,
+                    top_logprobs: top
+                        .map(|&(id, logprob)| Named::new(id, logprob, tokenizer))
+                        .collect::<Result<_, _>>()?,
+                });
+            }
+        }
+        Ok((!content.is_empty()).then_some(Self { content }))
+    }
+}
+
+impl Chat {
+    fn reply<C>(
+        &self,
+        object: &'static str,
+        choices: Vec<C>,
+        usage: Option<Usage>,
+    ) -> Reply<'_, C> {
+        Reply {
+            id: &self.id,
+            object,
+            created: self.created,
+            model: &self.model,
+            choices,
+            usage,
+        }
+    }
+
+    fn part(&self, part: Part) -> Reply<'_, Part> {
+        self.reply("chat.completion.chunk", vec![part], None)
+    }
+}
+
+impl Wording for Chat {
+    fn opening(&self, choice: usize) -> Option<impl Serialize> {
+        Some(self.part(Part {
+            index: choice,
+            delta: Delta {
+                role: Some("assistant"),
+                content: Some(String::new()),
+            },
+            logprobs: None,
+            finish_reason: None,
+        }))
+    }
+
+    fn chunk(&self, piece: Piece, tokenizer: &Tokenizer) -> Result<impl Serialize, ApiError> {
+        Ok(self.part(Part {
+            index: piece.choice,
+            logprobs: Logprobs::of(&piece.token, tokenizer)?,
+            delta: Delta {
+                role: None,
+                content: (!piece.text.is_empty()).then_some(piece.text),
+            },
+            finish_reason: piece.end,
+        }))
+    }
+
+    fn usage_chunk(&self, usage: Usage) -> impl Serialize {
+        self.reply::<Part>("chat.completion.chunk", Vec::new(), Some(usage))
+    }
+
+    fn whole(
+        &self,
+        choices: Vec<Choice>,
+        usage: Usage,
+        tokenizer: &Tokenizer,
+    ) -> Result<impl Serialize, ApiError> {
+        let whole = |(index, choice): (usize, Choice)| {
+            Ok(Whole {
+                index,
+                logprobs: Logprobs::of(choice.tokens.iter().map(|(token, _)| token), tokenizer)?,
+                message: Answered {
+                    role: "assistant",
+                    content: choice.text,
+                },
+                finish_reason: choice.end,
+            })
+        };
+        let choices = choices.into_iter().enumerate().map(whole);
+        let choices = choices.collect::<Result<_, ApiError>>()?;
+        Ok(self.reply("chat.completion", choices, Some(usage)))
+    }
+}

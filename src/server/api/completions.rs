@@ -1,0 +1,192 @@
+//! `POST /v1/completions`
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::answer::{Choice, Job, Usage, Wording};
+use super::error::ApiError;
+use super::fields::Fields;
+use super::params::{MOST_LOGPROBS, Params};
+use super::{prompts, served_model};
+use crate::model::Tokenizer;
+use crate::request::Token;
+use crate::server::app::{App, unix_seconds};
+use crate::server::generation::{End, Piece};
+
+/// As in OpenAI's API.
+const USUAL_MAX_TOKENS: usize = 16;
+
+pub async fn complete(app: Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
+    let mut fields = Fields::parse(body)?;
+    served_model(&app, &mut fields)?;
+    let prompts = prompts::prompts(fields.need("prompt")?)?;
+    let params = Params::take(&mut fields, &["max_tokens"])?;
+    let logprobs = fields.number("logprobs", |n| *n <= MOST_LOGPROBS, "0 to 20")?;
+    let echo = fields.take("echo")?.unwrap_or(false);
+    fields.end()?;
+    if echo && logprobs.is_some() {
+        let message = "'echo' with 'logprobs' is not supported: the prompt's log-probabilities are not computed";
+        return Err(ApiError::field("echo", message).code("unsupported_parameter"));
+    }
+    let prompts = prompts::fitted(&app, prompts, params.max_tokens, Some(USUAL_MAX_TOKENS)).await?;
+    let mut echoed = Vec::new();
+    if echo {
+        for (ids, _) in &prompts {
+            echoed.push(app.model.tokenizer.decode(ids)?);
+        }
+    }
+    let id = format!("cmpl-{:032x}", rand::random::<u128>());
+    let job = Job {
+        wording: Completion {
+            id: id.clone(),
+            created: unix_seconds(),
+            model: app.options.model_name.clone(),
+            n: params.n,
+            echoed,
+        },
+        id,
+        prompts,
+        logprobs: logprobs.map(|n: u64| n as usize),
+        params,
+    };
+    job.run(app).await
+}
+
+struct Completion {
+    id: String,
+    created: u64,
+    model: String,
+    n: usize,
+    /// The prompts' texts, where they are part of the answer.
+    echoed: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Reply<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    choices: Vec<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Usage>,
+}
+
+#[derive(Serialize)]
+struct Text {
+    index: usize,
+    text: String,
+    logprobs: Option<Logprobs>,
+    finish_reason: Option<End>,
+}
+
+/// Lists of equal length.
+#[derive(Default, Serialize)]
+struct Logprobs {
+    tokens: Vec<String>,
+    token_logprobs: Vec<f32>,
+    top_logprobs: Vec<Map<String, Value>>,
+    text_offset: Vec<usize>,
+}
+
+impl Logprobs {
+    /// `offset` is the token's place in the choice's text.
+    fn push(
+        &mut self,
+        token: &Token,
+        offset: usize,
+        tokenizer: &Tokenizer,
+    ) -> Result<(), ApiError> {
+        if let Some(logprobs) = &token.logprobs {
+            let mut top = Map::new();
+            for &(id, logprob) in &logprobs.top {
+                top.insert(tokenizer.name(id)?, logprob.into());
+            }
+            self.tokens.push(tokenizer.name(token.id)?);
+            self.token_logprobs.push(logprobs.chosen);
+            self.top_logprobs.push(top);
+            self.text_offset.push(offset);
+        }
+        Ok(())
+    }
+
+    /// Of some tokens; none where they have none.
+    fn of<'t>(
+        tokens: impl IntoIterator<Item = (&'t Token, usize)>,
+        tokenizer: &Tokenizer,
+    ) -> Result<Option<Self>, ApiError> {
+        let mut all = Self::default();
+        for (token, offset) in tokens {
+            all.push(token, offset, tokenizer)?;
+        }
+        Ok((!all.tokens.is_empty()).then_some(all))
+    }
+}
+
+impl Completion {
+    fn reply(&self, choices: Vec<Text>, usage: Option<Usage>) -> Reply<'_> {
+        Reply {
+            id: &self.id,
+            object: "text_completion",
+            created: self.created,
+            model: &self.model,
+            choices,
+            usage,
+        }
+    }
+
+    fn echoed(&self, choice: usize) -> &str {
+        self.echoed.get(choice / self.n).map_or("", String::as_str)
+    }
+}
+
+impl Wording for Completion {
+    fn opening(&self, choice: usize) -> Option<impl Serialize> {
+        let echoed = self.echoed(choice);
+        let text = || Text {
+            index: choice,
+            text: echoed.to_owned(),
+            logprobs: None,
+            finish_reason: None,
+        };
+        (!echoed.is_empty()).then(|| self.reply(vec![text()], None))
+    }
+
+    fn chunk(&self, piece: Piece, tokenizer: &Tokenizer) -> Result<impl Serialize, ApiError> {
+        let token = piece.token.as_ref().map(|token| (token, piece.offset));
+        let text = Text {
+            index: piece.choice,
+            logprobs: Logprobs::of(token, tokenizer)?,
+            text: piece.text,
+            finish_reason: piece.end,
+        };
+        Ok(self.reply(vec![text], None))
+    }
+
+    fn usage_chunk(&self, usage: Usage) -> impl Serialize {
+        self.reply(Vec::new(), Some(usage))
+    }
+
+    fn whole(
+        &self,
+        choices: Vec<Choice>,
+        usage: Usage,
+        tokenizer: &Tokenizer,
+    ) -> Result<impl Serialize, ApiError> {
+        let text = |(index, choice): (usize, Choice)| {
+            let echoed = self.echoed(index);
+            let tokens = choice.tokens.iter().map(|(token, offset)| (token, *offset));
+            Ok(Text {
+                index,
+                logprobs: Logprobs::of(tokens, tokenizer)?,
+                text: format!("{echoed}{}", choice.text),
+                finish_reason: choice.end,
+            })
+        };
+        let texts = choices.into_iter().enumerate().map(text);
+        Ok(self.reply(texts.collect::<Result<_, ApiError>>()?, Some(usage)))
+    }
+}

@@ -1,0 +1,46 @@
+//! OpenAI's API: requests as JSON in, answers and errors in its shapes out.
+
+mod answer;
+mod chat;
+mod completions;
+mod error;
+mod fields;
+mod params;
+mod prompts;
+mod request_log;
+mod router;
+
+use axum::http::StatusCode;
+
+pub use router::router;
+
+use self::error::ApiError;
+use self::fields::Fields;
+use super::app::App;
+
+/// Reads `model`, which may be missing: there is only one.
+fn served_model(app: &App, fields: &mut Fields) -> Result<(), ApiError> {
+    let served = &app.options.model_name;
+    match fields.take::<String>("model")? {
+        Some(asked) if &asked != served => {
+            let message =
+                format!("the model '{asked}' does not exist here; this server has '{served}'");
+            let error = ApiError::field("model", message).code("model_not_found");
+            Err(error.status(StatusCode::NOT_FOUND))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Runs what would hold other requests up on a thread where it holds up none.
+async fn elsewhere<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let gone = |_| {
+        ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "a worker of the server failed",
+        )
+    };
+    tokio::task::spawn_blocking(work).await.map_err(gone)?
+}

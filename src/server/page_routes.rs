@@ -1,0 +1,66 @@
+//! The live page's routes: its files, and the snapshots as server-sent events.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use async_stream::stream;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::app::App;
+use super::live::{PageFile, page_files};
+
+/// Nothing from elsewhere, nothing inline.
+const POLICY: &str =
+    "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+
+pub fn routes() -> Router<Arc<App>> {
+    let files = page_files().into_iter();
+    let routes = Router::new().route("/live", get(live));
+    files.fold(routes, |routes, file| {
+        let file: &'static PageFile = Box::leak(Box::new(file));
+        routes.route(file.path, get(async move || answer(file)))
+    })
+}
+
+fn answer(file: &'static PageFile) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, file.content_type),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    (headers, file.body.as_str()).into_response()
+}
+
+async fn live(State(app): State<Arc<App>>) -> Response {
+    let mut snapshots = app.live.subscribe();
+    let closing = app.closing();
+    drop(app);
+    let events = stream! {
+        tokio::pin!(closing);
+        loop {
+            let snapshot = tokio::select! {
+                snapshot = snapshots.recv() => snapshot,
+                () = &mut closing => break,
+            };
+            match snapshot {
+                Ok(json) => yield Ok::<_, Infallible>(Bytes::from(format!("data: {json}\n\n"))),
+                // One that cannot keep up misses some.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => break,
+            }
+        }
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    (headers, Body::from_stream(events)).into_response()
+}
