@@ -4,13 +4,13 @@
 //! ```text
 //! workload ─▶ request ─▶ queue ─▶ policy ─▶ scheduler(+KV pages) ─▶ StepPlan ─▶ runner (CPU | CUDA) ─▶ tokens
 //!                                                                                  │
-//!                                                                                  ▼
+//! server ───▶ request ─▶ … the same path …                                         ▼
 //!                      telemetry (NVML, beside it) ─▶ metrics ─▶ sweep ─▶ analysis ─▶ report
 //! ```
 //!
 //! There are two seams. A [`batching::Policy`] decides from plain data when a batch leaves and
 //! reserves nothing. A [`runner::Runner`] executes one [`plan::StepPlan`], which is host integers only.
-//! `docs/architecture.md` walks one request through these modules.
+//! `docs/architecture.md` walks one request through these modules, and through the server.
 
 pub mod analysis;
 pub mod batching;
