@@ -59,7 +59,8 @@ __device__ void attention_sublayer(const AttentionSublayerParams<T>& p) {
     const KvHead kv(kv_head, p.kv_heads, p.page_size, D);
     const int32_t* const pages = p.page_table + static_cast<int64_t>(first_row + rank) * p.page_stride;
     cluster_barrier();
-    // Once the layers' first kernel has waited, the others need not for what a step has written before.
+    // The step's inputs and older keys and values are there when the first sublayer has waited, and no other
+    // starts before.
     if (p.first) wait_for_previous_kernel();
     let_next_kernel_start();
 
@@ -126,7 +127,7 @@ __device__ void attention_sublayer(const AttentionSublayerParams<T>& p) {
         attention_sublayer_##suffix##_d##D##_b##BLOCKS(const AttentionSublayerParams<T> p) {  \
         BODY(T, D, p);                                                                        \
     }
-#define ATTENTION_SUBLAYER(suffix, T)         \
+#define ATTENTION_SUBLAYER(suffix, T)          \
     ATTENTION_SUBLAYER_SIZED(suffix, T, 32, 2) \
     ATTENTION_SUBLAYER_SIZED(suffix, T, 64, 2) \
     ATTENTION_SUBLAYER_SIZED(suffix, T, 32, 1) \

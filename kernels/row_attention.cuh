@@ -106,7 +106,8 @@ struct RowAttention {
             for (int w = 0; w < D / 16; w++) {
 #pragma unroll
                 for (int j = 0; j < 2; j++) {
-                    const float values[2] = {acc[2 * w][j] + acc[2 * w][j + 2], acc[2 * w + 1][j] + acc[2 * w + 1][j + 2]};
+                    const float(&even)[4] = acc[2 * w], (&odd)[4] = acc[2 * w + 1];
+                    const float values[2] = {even[j] + even[j + 2], odd[j] + odd[j + 2]};
                     store(state + Share<D, 8>::place(w, 2 * pair + j), values);
                 }
             }

@@ -41,7 +41,8 @@ pub struct AttentionSublayerParams {
     pub page_stride: i32,
     /// Of the scores: 1/√D.
     pub scale: f32,
-    /// 1: of all sublayers of a step, the first.
+    /// 1: the first sublayer of a step. The others may start only after it, on its stream: they read
+    /// `page_table`, `kv_start`, `kv_len` and earlier positions of `kv` before the kernel before them ends.
     pub first: i32,
 }
 
