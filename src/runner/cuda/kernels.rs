@@ -20,7 +20,8 @@ use super::fatbins;
 use super::ops::DeviceParams;
 use super::ops::attention_prefill_wgmma::Form;
 use super::ops::{
-    attention_prefill, attention_sublayer, head, linear_portable, linear_small, linear_tiled, linear_wide, sublayer,
+    attention_prefill, attention_sublayer, head, linear_portable, linear_small, linear_tiled,
+    linear_wide, sublayer,
 };
 use crate::runner::{Dtype, RunnerError};
 

@@ -99,12 +99,7 @@ fn shared_bytes(channels: usize, heads: usize, head_dim: usize) -> usize {
 }
 
 /// Shared memory of a block; `None` where there is no kernel.
-fn known(
-    channels: usize,
-    query_heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-) -> Option<usize> {
+fn known(channels: usize, query_heads: usize, kv_heads: usize, head_dim: usize) -> Option<usize> {
     let heads = query_heads.checked_div(kv_heads)?;
     let bytes = shared_bytes(channels, heads, head_dim);
     let is_known = sublayer::divides(channels)
@@ -137,9 +132,8 @@ impl Kernels {
         let [channels, query_heads, kv_heads, head_dim] = sizes;
         let groups = sublayer::row_groups(&p.stream);
         let is_crowded = 2 * RANKS * kv_heads * groups as usize > self.sms;
-        let fits = |variant: &Variant| {
-            variant.head_dim == head_dim && (variant.blocks == 1 || is_crowded)
-        };
+        let fits =
+            |variant: &Variant| variant.head_dim == head_dim && (variant.blocks == 1 || is_crowded);
         let variant = VARIANTS.iter().position(fits);
         let function = self.attention_sublayer.get(dtype).zip(variant);
         let bytes = known(channels, query_heads, kv_heads, head_dim);
