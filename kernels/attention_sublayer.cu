@@ -4,9 +4,9 @@
 
 #include "row_attention.cuh"
 
-template <typename T, int D, int G>
+template <typename T, int D>
 __device__ void attention_sublayer(const AttentionSublayerParams<T>& p) {
-    using Attention = RowAttention<T, D, G>;
+    using Attention = RowAttention<T, D>;
     extern __shared__ uint4 memory[];
     const int channels = p.stream.channels, part = channels / RANKS, rank = blockIdx.x, kv_head = blockIdx.y;
     const int first_row = blockIdx.z * ROWS, rows = min(ROWS, p.stream.m - first_row);
@@ -20,14 +20,17 @@ __device__ void attention_sublayer(const AttentionSublayerParams<T>& p) {
     // Queries, key and value of this block's row.
     T* const own = carver.take<T>(columns);
     T* const bias = carver.take<T>(columns);
+    float* const turns = carver.take<float>(D);
     float* const sums = carver.take<float>(RANKS * columns);
-    auto& shared = *carver.take<typename Attention::Shared>(1);
+    float* const shared = carver.take<float>(WARPS * group * Attention::FLOATS);
     auto* const moments = reinterpret_cast<float2(*)[RANKS]>(carver.take<float2>(ROWS * RANKS));
-    Barrier* const barriers = carver.take<Barrier>(4);
+    Barrier* const barriers = carver.take<Barrier>(5);
     const Inbox weights_in{barriers}, moments_in{barriers + 1}, sums_in{barriers + 2}, rows_in{barriers + 3};
+    const Inbox turns_in{barriers + 4};
 
     if (threadIdx.x == 0) {
-        weights_in.open((part * columns + width * part + (p.qkv_bias ? columns : 0)) * sizeof(T));
+        weights_in.open_to_copies();
+        turns_in.open_to_copies();
         moments_in.open(rows * RANKS * sizeof(float2));
         sums_in.open(rank < rows ? RANKS * columns * sizeof(float) : 0);
         rows_in.open(rows * width * sizeof(T));
@@ -39,12 +42,13 @@ __device__ void attention_sublayer(const AttentionSublayerParams<T>& p) {
         const int to = i == 0 ? 0 : width + (i - 1) * D, count = i == 0 ? width : D;
         const int from = i == 0 ? kv_head * width : p.query_heads * D + (i - 1) * kv_width + kv_head * D;
         const T* const w = p.w_qkv + static_cast<size_t>(rank) * part * all_columns + from;
-        w_qkv.fetch(weights_in, to, w, all_columns, part, count);
-        if (threadIdx.x == 0 && p.qkv_bias) weights_in.fetch(bias + to, p.qkv_bias + from, count * sizeof(T));
+        w_qkv.fetch(to, w, all_columns, part, count);
+        if (p.qkv_bias) fetch(bias + to, p.qkv_bias + from, count);
     }
     const T* const w = p.w_out + static_cast<size_t>(kv_head) * width * channels + rank * part;
-    w_out.fetch(weights_in, 0, w, channels, width, part);
-    StreamPart<T> stream(p.stream);
+    w_out.fetch(0, w, channels, width, part);
+    weights_in.count_copies();
+    StreamPart<T, 8> stream(p.stream);
     w_qkv.clear(part, up_to(part, 16));
     x.clear(0, ROWS);
     attended.clear(0, ROWS);
@@ -55,18 +59,25 @@ __device__ void attention_sublayer(const AttentionSublayerParams<T>& p) {
     const KvHead kv(kv_head, p.kv_heads, p.page_size, D);
     const int32_t* const pages = p.page_table + static_cast<int64_t>(first_row + rank) * p.page_stride;
     cluster_barrier();
-    follow_previous_kernel();
+    // The step's inputs and older keys and values are there when the first sublayer has waited, and no other
+    // starts before.
+    if (p.first) wait_for_previous_kernel();
+    let_next_kernel_start();
 
-    const int kv_start = rank < rows ? p.kv_start[first_row + rank] : 0;
-    const int kv_len = rank < rows ? p.kv_len[first_row + rank] : 0;
+    const int kv_start = rank < rows ? __ldcg(p.kv_start + first_row + rank) : 0;
+    const int kv_len = rank < rows ? __ldcg(p.kv_len + first_row + rank) : 0;
     // A row with no KV is padding.
     Attention attention(p.kv, kv, pages, rank < rows ? p.page_stride : 0, kv_start, kv_len, group);
+    const int last = max(kv_len - 1, 0);
+    const int last_page = kv_len > 0 ? __ldcg(pages + kv.entry(last)) : 0;
+    attention.read_ahead();
+    if (p.rotary) fetch(turns, p.rotary + static_cast<size_t>(max(last - kv_start, 0)) * D, D);
+    turns_in.count_copies();
+    wait_for_previous_kernel();
+
     stream.gather();
     const float2 own_moments = stream.moments();
     if (lane < RANKS && warp < rows) moments_out.push(own_moments);
-    const int last = max(kv_len - 1, 0);
-    const int last_page = kv_len > 0 ? pages[kv.entry(last)] : 0;
-    attention.read_ahead();
     moments_in.wait();
     stream.normalise(x.row(warp), moments[warp]);
     weights_in.wait();
@@ -75,11 +86,11 @@ __device__ void attention_sublayer(const AttentionSublayerParams<T>& p) {
 
     if (rank < rows) {
         T* const key = p.kv + kv.key(last_page, last);
-        const float* const turns = p.rotary + static_cast<size_t>(max(last - kv_start, 0)) * D;
+        turns_in.wait();
         sums_in.wait();
 #pragma unroll 1
         for (int column = threadIdx.x * 2; column < columns; column += THREADS * 2) {
-            const float2 sum = sum_of_ranks(sums + column, columns);
+            const float2 sum = sum_of_ranks(sums, columns, column);
             float v[2] = {sum.x, sum.y};
             if (p.qkv_bias) {
                 float b[2];
@@ -106,24 +117,22 @@ __device__ void attention_sublayer(const AttentionSublayerParams<T>& p) {
 }
 
 #if __CUDA_ARCH__ >= 900
-#define BODY(T, D, G, p) attention_sublayer<T, D, G>(p)
+#define BODY(T, D, p) attention_sublayer<T, D>(p)
 #else
-#define BODY(T, D, G, p)
+#define BODY(T, D, p)
 #endif
-#define ATTENTION_SUBLAYER_SIZED(suffix, T, D, G)                             \
-    extern "C" __global__ void __launch_bounds__(THREADS, G <= 2 ? 2 : 1)     \
-        attention_sublayer_##suffix##_d##D##_g##G(const AttentionSublayerParams<T> p) { \
-        BODY(T, D, G, p);                                                     \
+// BLOCKS: at least as many find room on an SM, which costs registers.
+#define ATTENTION_SUBLAYER_SIZED(suffix, T, D, BLOCKS)                                        \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)                             \
+        attention_sublayer_##suffix##_d##D##_b##BLOCKS(const AttentionSublayerParams<T> p) {  \
+        BODY(T, D, p);                                                                        \
     }
-#define ATTENTION_SUBLAYER_GROUPS(suffix, T, D) \
-    ATTENTION_SUBLAYER_SIZED(suffix, T, D, 1)   \
-    ATTENTION_SUBLAYER_SIZED(suffix, T, D, 2)   \
-    ATTENTION_SUBLAYER_SIZED(suffix, T, D, 4)   \
-    ATTENTION_SUBLAYER_SIZED(suffix, T, D, 8)
-#define ATTENTION_SUBLAYER(suffix, T)         \
-    ATTENTION_SUBLAYER_GROUPS(suffix, T, 32)  \
-    ATTENTION_SUBLAYER_GROUPS(suffix, T, 64)  \
-    ATTENTION_SUBLAYER_GROUPS(suffix, T, 80)  \
-    ATTENTION_SUBLAYER_GROUPS(suffix, T, 128)
+#define ATTENTION_SUBLAYER(suffix, T)          \
+    ATTENTION_SUBLAYER_SIZED(suffix, T, 32, 2) \
+    ATTENTION_SUBLAYER_SIZED(suffix, T, 64, 2) \
+    ATTENTION_SUBLAYER_SIZED(suffix, T, 32, 1) \
+    ATTENTION_SUBLAYER_SIZED(suffix, T, 64, 1) \
+    ATTENTION_SUBLAYER_SIZED(suffix, T, 80, 1) \
+    ATTENTION_SUBLAYER_SIZED(suffix, T, 128, 1)
 ATTENTION_SUBLAYER(f16, f16)
 ATTENTION_SUBLAYER(bf16, bf16)

@@ -1,33 +1,33 @@
 // Data that arrives in a block's shared memory by itself: from global memory, or from other blocks of
 // its cluster. Hopper alone.
 //
-// A barrier counts the bytes, so that a reader waits for what it reads and for nothing else. A barrier of the whole cluster costs more: it also waits for all that its threads have
-// written anywhere.
+// A barrier counts bytes or copies, so that a reader waits for what it reads and for nothing else. A
+// barrier of the whole cluster costs more: it also waits for all that its threads have written anywhere,
+// and `wait_copies` may also wait for a thread's own loads.
 #pragma once
 
 #include "launch.cuh"
 #include "tma.cuh"
 
-// Passed once, when all bytes that were announced are here.
+// Passed once, when all that was announced is here.
 struct Inbox {
     Barrier* barrier;
 
-    // By one thread, before it fetches; other blocks may push once a cluster_barrier is passed.
+    // By one thread; other blocks may push `bytes` once a cluster_barrier is passed.
     __device__ void open(int bytes) const {
         barrier->init(1);
         Barrier::publish();
         barrier->expect(bytes);
     }
 
+    // Instead, by one thread, for what the block's own threads copy: each of them must count its copies.
+    __device__ void open_to_copies() const { barrier->init(blockDim.x); }
+
     __device__ void wait() const { barrier->wait(0); }
 
-    // Asks for neighbouring bytes of global memory, whole vectors.
-    __device__ void fetch(void* to, const void* from, int bytes) const {
-        asm volatile(
-            "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                shared_address(to)),
-            "l"(from), "r"(bytes), "r"(shared_address(barrier))
-            : "memory");
+    // Arrives when all copies that this thread has asked for are here.
+    __device__ void count_copies() const {
+        asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(barrier)) : "memory");
     }
 };
 
@@ -39,16 +39,9 @@ struct Outbox {
     __device__ Outbox(const Inbox& inbox, const void* own, int rank)
         : place(in_block(own, rank)), barrier(in_block(inbox.barrier, rank)) {}
 
-    __device__ void push(int offset, float v) const {
-        asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(
-                         place + offset),
-                     "f"(v), "r"(barrier)
-                     : "memory");
-    }
-
-    __device__ void push(float2 v) const {
+    __device__ void push(float2 v, int offset = 0) const {
         asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(
-                         place),
+                         place + offset),
                      "f"(v.x), "f"(v.y), "r"(barrier)
                      : "memory");
     }

@@ -5,15 +5,25 @@
 
 #include <cstdint>
 
-// Lets the next kernel's blocks start, then waits until the previous kernel has ended and its writes
-// are visible. Every kernel that is launched to overlap must pass here before it touches anything
+__device__ inline void let_next_kernel_start() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// Until the previous kernel has ended and its writes are visible.
+__device__ inline void wait_for_previous_kernel() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Every kernel that is launched to overlap must pass here before it touches anything
 // that a step writes: its own end then means that all earlier kernels have ended, too. A kernel may
 // read weights before. What a step writes is not read by __ldg, which may move up past the wait.
 __device__ inline void follow_previous_kernel() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
+    let_next_kernel_start();
+    wait_for_previous_kernel();
 }
 
 // A barrier of all threads of the cluster; what they wrote to shared memory before is visible after.

@@ -24,18 +24,19 @@ __device__ void mlp_sublayer(const MlpSublayerParams<T>& p) {
     const Inbox weights_in{barriers}, moments_in{barriers + 1}, sums_in{barriers + 2}, rows_in{barriers + 3};
 
     if (threadIdx.x == 0) {
-        weights_in.open((part * columns + features * part + (p.up_bias ? columns : 0)) * sizeof(T));
+        weights_in.open_to_copies();
         moments_in.open(rows * RANKS * sizeof(float2));
         sums_in.open(rank < rows ? RANKS * columns * sizeof(float) : 0);
         rows_in.open(rows * features * sizeof(T));
     }
     __syncthreads();
     const T* const up = p.w_up + static_cast<size_t>(rank) * part * all_columns + slice * columns;
-    w_up.fetch(weights_in, 0, up, all_columns, part, columns);
+    w_up.fetch(0, up, all_columns, part, columns);
     const T* const down = p.w_down + static_cast<size_t>(slice) * features * channels + rank * part;
-    w_down.fetch(weights_in, 0, down, channels, features, part);
-    if (threadIdx.x == 0 && p.up_bias) weights_in.fetch(bias, p.up_bias + slice * columns, columns * sizeof(T));
-    StreamPart<T> stream(p.stream);
+    w_down.fetch(0, down, channels, features, part);
+    if (p.up_bias) fetch(bias, p.up_bias + slice * columns, columns);
+    weights_in.count_copies();
+    StreamPart<T, 16> stream(p.stream);
     w_up.clear(part, up_to(part, 16));
     x.clear(0, ROWS);
     hidden.clear(0, ROWS);
@@ -59,7 +60,7 @@ __device__ void mlp_sublayer(const MlpSublayerParams<T>& p) {
         sums_in.wait();
 #pragma unroll 1
         for (int column = threadIdx.x * 2; column < columns; column += THREADS * 2) {
-            float2 v = sum_of_ranks(sums + column, columns);
+            float2 v = sum_of_ranks(sums, columns, column);
             if (p.up_bias) {
                 float b[2];
                 load(b, bias + column);

@@ -327,11 +327,12 @@ struct AttentionSublayerParams {
     int32_t page_size;
     int32_t page_stride;
     float scale;
+    int32_t first;
 };
-static_assert(sizeof(AttentionSublayerParams<uint16_t>) == 168);
+static_assert(sizeof(AttentionSublayerParams<uint16_t>) == 176);
 static_assert(offsetof(AttentionSublayerParams<uint16_t>, w_qkv) == 72);
 static_assert(offsetof(AttentionSublayerParams<uint16_t>, query_heads) == 144);
-static_assert(offsetof(AttentionSublayerParams<uint16_t>, scale) == 164);
+static_assert(offsetof(AttentionSublayerParams<uint16_t>, first) == 168);
 
 template <typename T>
 struct MlpSublayerParams {

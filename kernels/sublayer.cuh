@@ -22,9 +22,9 @@ constexpr int RANKS = 8;
 constexpr int ROWS = RANKS;
 constexpr int WARPS = 8;
 constexpr int THREADS = 32 * WARPS;
+// From 16 columns of a product that a warp computes to its next.
+constexpr int STRIDE = 16 * WARPS;
 static_assert(WARPS == ROWS, "a warp normalises a row");
-// Parts of the stream that are on their way at once.
-constexpr int PARTS = 16;
 
 __host__ __device__ constexpr int up_to(int n, int step) { return (n + step - 1) / step * step; }
 
@@ -45,14 +45,29 @@ struct Tile {
         }
     }
 
-    // Asks for `width` neighbouring columns of `rows` rows of a matrix, to stand from `column` on.
-    __device__ void fetch(const Inbox& inbox, int column, const T* from, int stride, int rows, int width) const {
+    // Asks for `width` neighbouring columns of `rows` rows of a matrix, to stand from `column` on. By 16
+    // bytes a thread: the copy engine takes about 20 clocks for a row of a few hundred bytes.
+    __device__ void fetch(int column, const T* from, int stride, int rows, int width) const {
+        const int vectors = width / VECTOR, at_once = THREADS / vectors;
+        const int first = threadIdx.x / vectors, c = threadIdx.x % vectors * VECTOR;
+        if (first >= at_once) return;
+        T* to = row(first) + column + c;
+        from += static_cast<size_t>(first) * stride + c;
+        const size_t step = static_cast<size_t>(at_once) * stride;
 #pragma unroll 1
-        for (int r = threadIdx.x; r < rows; r += THREADS) {
-            inbox.fetch(row(r) + column, from + static_cast<size_t>(r) * stride, width * sizeof(T));
+        for (int r = first; r < rows; r += at_once) {
+            copy_async(to, from, true);
+            to += at_once * pitch, from += step;
         }
     }
 };
+
+// Asks for `count` neighbours, at most a vector for each thread.
+template <typename U>
+__device__ void fetch(U* to, const U* from, int count) {
+    const int i = threadIdx.x * (16 / sizeof(U));
+    if (i < count) copy_async(to + i, from + i, true);
+}
 
 // Takes parts of the dynamic shared memory; `Carver` in src/runner/cuda/ops/sublayer.rs adds up the same.
 struct Carver {
@@ -72,8 +87,9 @@ struct Carver {
     }
 };
 
-// This block's channels of the residual stream: a row a warp, four channels a lane.
-template <typename T>
+// This block's channels of the residual stream: a row a warp, four channels a lane. PARTS of the parts
+// that it is the sum of are on their way at once.
+template <typename T, int PARTS>
 struct StreamPart {
     const StreamParams<T>& p;
     const int part = p.channels / RANKS;
@@ -97,15 +113,13 @@ struct StreamPart {
     __device__ void gather() {
         if (!inside) return;
         load(v, p.x + at);
-        const int size = p.m * p.channels;
-        const float* from = p.parts + at;
+        const size_t size = static_cast<size_t>(p.m) * p.channels;
 #pragma unroll 1
-        for (int left = p.slices; left > 0; left -= PARTS) {
+        for (int first = 0; first < p.slices; first += PARTS) {
             float parts[PARTS][4] = {};
 #pragma unroll
             for (int i = 0; i < PARTS; i++) {
-                if (i < left) load(parts[i], from);
-                from += size;
+                if (first + i < p.slices) load(parts[i], p.parts + at + (first + i) * size);
             }
 #pragma unroll
             for (int i = 0; i < PARTS; i++) {
@@ -161,29 +175,29 @@ private:
 // X·W of COUNT times 16 columns, X [8, 16·steps], W [16·steps, …], as mma.m16n8k16's C: a lane has
 // columns lane / 4 and + 8 of rows lane % 4 · 2 and + 1.
 template <int COUNT, typename T>
-__device__ void multiply(float (&sum)[COUNT][4], const Tile<T>& x, const Tile<T>& w, const int (&columns)[COUNT],
-                         int steps) {
+__device__ void multiply(float (&sum)[COUNT][4], const Tile<T>& x, const Tile<T>& w, int column, int steps) {
     const int lane = threadIdx.x % 32, matrix = lane / 8, i = lane % 8;
     float odd[COUNT][4] = {};
     const T* from_x = x.row(i) + matrix * 8;
-    const T* from_w = w.row(matrix / 2 * 8 + i) + matrix % 2 * 8;
+    const T* from_w = w.row(matrix / 2 * 8 + i) + matrix % 2 * 8 + column;
 #pragma unroll 1
     for (int s = 0; s < steps; s += 2) {
-        uint32_t b[4], a[COUNT][4];
+        uint32_t b[4], a[2][COUNT][4] = {};
         load_matrices(b, from_x);
 #pragma unroll
-        for (int t = 0; t < COUNT; t++) load_matrices_transposed(a[t], from_w + columns[t]);
-#pragma unroll
-        for (int t = 0; t < COUNT; t++) mma<T>(sum[t], a[t], b[0], b[1]);
+        for (int t = 0; t < COUNT; t++) load_matrices_transposed(a[0][t], from_w + t * STRIDE);
         from_w += 16 * w.pitch;
         if (s + 1 < steps) {
 #pragma unroll
-            for (int t = 0; t < COUNT; t++) load_matrices_transposed(a[t], from_w + columns[t]);
-#pragma unroll
-            for (int t = 0; t < COUNT; t++) mma<T>(odd[t], a[t], b[2], b[3]);
+            for (int t = 0; t < COUNT; t++) load_matrices_transposed(a[1][t], from_w + t * STRIDE);
         }
         from_w += 16 * w.pitch;
         from_x += 32;
+#pragma unroll
+        for (int t = 0; t < COUNT; t++) {
+            mma<T>(sum[t], a[0][t], b[0], b[1]);
+            mma<T>(odd[t], a[1][t], b[2], b[3]);
+        }
     }
 #pragma unroll
     for (int t = 0; t < COUNT; t++) {
@@ -195,50 +209,53 @@ __device__ void multiply(float (&sum)[COUNT][4], const Tile<T>& x, const Tile<T>
 // Calls take(first column, sums) for every 16 columns of X·W; K is rounded up to steps of 16.
 template <typename T, typename Take>
 __device__ void multiply_all(const Tile<T>& x, const Tile<T>& w, int columns, int k, Take take) {
-    constexpr int STRIDE = 16 * WARPS;
     const int steps = (k + 15) / 16;
     int column = threadIdx.x / 32 * 16;
+    const auto multiply_by = [&](auto& sum) {
+        multiply(sum, x, w, column, steps);
+#pragma unroll
+        for (auto& s : sum) take(column, s), column += STRIDE;
+    };
 #pragma unroll 1
-    for (; column + STRIDE < columns; column += 2 * STRIDE) {
-        float sum[2][4] = {};
-        multiply<2>(sum, x, w, {column, column + STRIDE}, steps);
-        take(column, sum[0]);
-        take(column + STRIDE, sum[1]);
+    while (column + 2 * STRIDE < columns) {
+        float sum[3][4] = {};
+        multiply_by(sum);
     }
-    if (column < columns) {
+    if (column + STRIDE < columns) {
+        float sum[2][4] = {};
+        multiply_by(sum);
+    } else if (column < columns) {
         float sum[1][4] = {};
-        multiply<1>(sum, x, w, {column}, steps);
-        take(column, sum[0]);
+        multiply_by(sum);
     }
 }
 
-// Sends every row's sums of this block's part of K to the block that finishes the row.
+// Sends every row's sums of this block's part of K to the block that finishes the row. Of 16 columns a
+// lane has one and that 8 further, and sends them side by side: few messages, and whole sectors.
 struct SumsOut {
     Outbox even, odd;
     bool has_even, has_odd;
 
     // `sums` is [RANKS, columns].
     __device__ SumsOut(const Inbox& inbox, const float* sums, int columns, int rows)
-        : even(inbox, sums + blockIdx.x * columns + threadIdx.x % 32 / 4, threadIdx.x % 4 * 2),
-          odd(inbox, sums + blockIdx.x * columns + threadIdx.x % 32 / 4, threadIdx.x % 4 * 2 + 1),
+        : even(inbox, sums + blockIdx.x * columns + threadIdx.x % 32 / 4 * 2, threadIdx.x % 4 * 2),
+          odd(inbox, sums + blockIdx.x * columns + threadIdx.x % 32 / 4 * 2, threadIdx.x % 4 * 2 + 1),
           has_even(threadIdx.x % 4 * 2 < rows),
           has_odd(threadIdx.x % 4 * 2 + 1 < rows) {}
 
     __device__ void push(int column, const float (&sum)[4]) const {
-        const int offset = column * sizeof(float), next = 8 * sizeof(float);
-        if (has_even) even.push(offset, sum[0]), even.push(offset + next, sum[2]);
-        if (has_odd) odd.push(offset, sum[1]), odd.push(offset + next, sum[3]);
+        const int offset = column * sizeof(float);
+        if (has_even) even.push(make_float2(sum[0], sum[2]), offset);
+        if (has_odd) odd.push(make_float2(sum[1], sum[3]), offset);
     }
 };
 
-// The sums over the cluster of two neighbouring columns.
-__device__ inline float2 sum_of_ranks(const float* sums, int columns) {
+// The sums over the cluster of a column and the next, as `SumsOut` has sent them.
+__device__ inline float2 sum_of_ranks(const float* sums, int columns, int column) {
+    const float* const from = sums + column / 16 * 16 + column % 8 * 2 + column % 16 / 8;
     float2 sum = make_float2(0.0f, 0.0f);
 #pragma unroll
-    for (int rank = 0; rank < RANKS; rank++) {
-        const float2 v = *reinterpret_cast<const float2*>(sums + rank * columns);
-        sum.x += v.x, sum.y += v.y;
-    }
+    for (int rank = 0; rank < RANKS; rank++) sum.x += from[rank * columns], sum.y += from[rank * columns + 2];
     return sum;
 }
 

@@ -516,6 +516,7 @@ fn attention_sublayer() {
                 page_size: page_size as i32,
                 page_stride: cache.page_stride as i32,
                 scale: 1.0 / (head_dim as f32).sqrt(),
+                first: 1,
             };
             let what = format!(
                 "{dtype} {rows}×{channels}, heads {query_heads}/{kv_heads} of {head_dim}, rotary {rotary}, {:?} from {before} parts",

@@ -20,7 +20,8 @@ use super::fatbins;
 use super::ops::DeviceParams;
 use super::ops::attention_prefill_wgmma::Form;
 use super::ops::{
-    attention_prefill, head, linear_portable, linear_small, linear_tiled, linear_wide, sublayer,
+    attention_prefill, attention_sublayer, head, linear_portable, linear_small, linear_tiled,
+    linear_wide, sublayer,
 };
 use crate::runner::{Dtype, RunnerError};
 
@@ -130,7 +131,7 @@ pub struct Kernels {
     pub(super) head: PerHalf<[Function; head::TILES.len()]>,
     pub(super) linear_portable: PerDtype<PerTile<Function>>,
     pub(super) head_portable: PerDtype<PerTile<Function>>,
-    pub(super) attention_sublayer: PerHalf<PerHeadDim<PerGroup<Function>>>,
+    pub(super) attention_sublayer: PerHalf<[Function; attention_sublayer::VARIANTS.len()]>,
     pub(super) mlp_sublayer: PerHalf<Function>,
     pub(super) kv_append: PerDtype<Function>,
     pub(super) attention_prefill: PerDtype<PerHeadDim<Function>>,
@@ -167,11 +168,10 @@ impl Kernels {
         let per_half =
             |stem: &str, dtype: Dtype| modules.function(stem, &format!("{stem}_{dtype}"));
         let attention_sublayer = |dtype: Dtype| {
-            per_size(HEAD_DIMS, |d| {
-                per_size(GROUPS, |g| {
-                    let stem = "attention_sublayer";
-                    modules.function(stem, &format!("{stem}_{dtype}_d{d}_g{g}"))
-                })
+            per_size(attention_sublayer::VARIANTS, |variant| {
+                let attention_sublayer::Variant { head_dim, blocks } = variant;
+                let stem = "attention_sublayer";
+                modules.function(stem, &format!("{stem}_{dtype}_d{head_dim}_b{blocks}"))
             })
         };
         let linear_wide = |dtype: Dtype| {
@@ -349,7 +349,7 @@ impl Kernels {
                 allow(function, tile.shared_bytes())?;
             }
             let attention_sublayer = self.attention_sublayer.get(dtype).into_iter();
-            let sublayers = attention_sublayer.flatten().flatten();
+            let sublayers = attention_sublayer.flatten();
             let sublayers = sublayers.chain(self.mlp_sublayer.get(dtype));
             for function in sublayers.filter(|function| function.is_hopper()) {
                 allow(function, sublayer::MAX_SHARED_BYTES as u32)?;

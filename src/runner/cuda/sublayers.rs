@@ -72,6 +72,7 @@ impl Forward<'_> {
             page_size: n.layout.page_size as i32,
             page_stride: self.inputs.page_stride as i32,
             scale: n.attention_scale(),
+            first: i32::from(layer == 0),
         };
         self.pending = Pending {
             parts: p.parts,

@@ -4,7 +4,7 @@ use cudarc::driver::CudaStream;
 
 use super::sublayer::{self, Carver, MAX_SHARED_BYTES, RANKS, ROWS, THREADS};
 use super::{StreamParams, blocks, mirrored};
-use crate::runner::cuda::kernels::{GROUPS, HEAD_DIMS, Kernels, Launch};
+use crate::runner::cuda::kernels::{Kernels, Launch};
 use crate::runner::{Dtype, RunnerError};
 
 /// Arguments of `attention_sublayer`.
@@ -41,16 +41,46 @@ pub struct AttentionSublayerParams {
     pub page_stride: i32,
     /// Of the scores: 1/√D.
     pub scale: f32,
+    /// 1: the first sublayer of a step. The others may start only after it, on its stream: they read
+    /// `page_table`, `kv_start`, `kv_len` and earlier positions of `kv` before the kernel before them ends.
+    pub first: i32,
 }
 
-mirrored!(AttentionSublayerParams, 168, {
+mirrored!(AttentionSublayerParams, 176, {
     stream: 0, w_qkv: 72, qkv_bias: 80, w_out: 88, parts: 96, kv: 104, page_table: 112,
     kv_start: 120, kv_len: 128, rotary: 136, query_heads: 144, kv_heads: 148, head_dim: 152,
-    page_size: 156, page_stride: 160, scale: 164,
+    page_size: 156, page_stride: 160, scale: 164, first: 168,
 });
 
+/// What the kernel is compiled for.
+#[derive(Debug, Clone, Copy)]
+pub struct Variant {
+    /// D
+    pub head_dim: usize,
+    /// How many blocks find room on an SM, as far as their registers go. Two where they must: with as
+    /// many registers as it wants, a block of SmolLM2's is up to 5 % faster.
+    pub blocks: usize,
+}
+
+const fn variant(head_dim: usize, blocks: usize) -> Variant {
+    Variant { head_dim, blocks }
+}
+
+/// Those for two blocks first; a wider head would lack registers.
+pub const VARIANTS: [Variant; 6] = [
+    variant(32, 2),
+    variant(64, 2),
+    variant(32, 1),
+    variant(64, 1),
+    variant(80, 1),
+    variant(128, 1),
+];
+
+/// Query heads of a KV head: one tile of the tensor core has as many.
+const MAX_GROUP: usize = 8;
+
 /// Shared memory of a block.
-fn shared_bytes(channels: usize, heads: usize, compiled_heads: usize, head_dim: usize) -> usize {
+fn shared_bytes(channels: usize, heads: usize, head_dim: usize) -> usize {
     let (part, width) = (channels / RANKS, heads * head_dim);
     let columns = width + 2 * head_dim;
     let mut carver = Carver::default();
@@ -61,32 +91,28 @@ fn shared_bytes(channels: usize, heads: usize, compiled_heads: usize, head_dim: 
     // The row's queries, key and value, and the bias.
     carver.take(columns, 2);
     carver.take(columns, 2);
+    // The rotary position.
+    carver.take(head_dim, 4);
     // The warps' softmax states.
-    carver.take(THREADS as usize / 32 * compiled_heads * (head_dim + 2), 4);
-    carver.exchange(columns)
+    carver.take(THREADS as usize / 32 * heads * (head_dim + 2), 4);
+    carver.exchange(columns, 5)
 }
 
-/// What a model's sizes come to: index into [`HEAD_DIMS`], index into [`GROUPS`], shared memory.
-/// `None` where there is no kernel.
-fn variant(
-    channels: usize,
-    query_heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-) -> Option<(usize, usize, usize)> {
-    let d = HEAD_DIMS.iter().position(|&d| d == head_dim)?;
+/// Shared memory of a block; `None` where there is no kernel.
+fn known(channels: usize, query_heads: usize, kv_heads: usize, head_dim: usize) -> Option<usize> {
     let heads = query_heads.checked_div(kv_heads)?;
-    let group = GROUPS.iter().position(|&g| g >= heads)?;
-    let bytes = shared_bytes(channels, heads, GROUPS[group], head_dim);
+    let bytes = shared_bytes(channels, heads, head_dim);
     let is_known = sublayer::divides(channels)
+        && VARIANTS.iter().any(|variant| variant.head_dim == head_dim)
         && query_heads.is_multiple_of(kv_heads)
+        && (1..=MAX_GROUP).contains(&heads)
         && bytes <= MAX_SHARED_BYTES;
-    is_known.then_some((d, group, bytes))
+    is_known.then_some(bytes)
 }
 
 /// Whether there is a kernel for these sizes.
 pub fn is_known(channels: usize, query_heads: usize, kv_heads: usize, head_dim: usize) -> bool {
-    variant(channels, query_heads, kv_heads, head_dim).is_some()
+    known(channels, query_heads, kv_heads, head_dim).is_some()
 }
 
 impl Kernels {
@@ -104,21 +130,21 @@ impl Kernels {
         let sizes =
             [p.stream.channels, p.query_heads, p.kv_heads, p.head_dim].map(|size| size as usize);
         let [channels, query_heads, kv_heads, head_dim] = sizes;
-        let variant = variant(channels, query_heads, kv_heads, head_dim);
-        let (Some(functions), Some((d, group, bytes))) =
-            (self.attention_sublayer.get(dtype), variant)
-        else {
+        let groups = sublayer::row_groups(&p.stream);
+        let is_crowded = 2 * RANKS * kv_heads * groups as usize > self.sms;
+        let fits =
+            |variant: &Variant| variant.head_dim == head_dim && (variant.blocks == 1 || is_crowded);
+        let variant = VARIANTS.iter().position(fits);
+        let function = self.attention_sublayer.get(dtype).zip(variant);
+        let bytes = known(channels, query_heads, kv_heads, head_dim);
+        let (Some((functions, variant)), Some(bytes)) = (function, bytes) else {
             return Err(RunnerError::Unavailable(format!(
                 "the CUDA attention sublayer is for small models in f16 or bf16, not for {channels} channels and {query_heads}/{kv_heads} heads of {head_dim} in {dtype}"
             )));
         };
         Launch {
-            function: functions[d][group].on_hopper("attention_sublayer")?,
-            grid: (
-                RANKS as u32,
-                blocks(p.kv_heads, 1),
-                sublayer::row_groups(&p.stream),
-            ),
+            function: functions[variant].on_hopper("attention_sublayer")?,
+            grid: (RANKS as u32, blocks(p.kv_heads, 1), groups),
             threads: THREADS,
             shared_bytes: bytes as u32,
         }

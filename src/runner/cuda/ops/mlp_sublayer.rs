@@ -51,7 +51,7 @@ fn shared_bytes(channels: usize, features: usize, gated: bool) -> usize {
     // The row's features, and the bias.
     carver.take(features, 2);
     carver.take(columns, 2);
-    carver.exchange(columns)
+    carver.exchange(columns, 4)
 }
 
 /// Slices of F, each a cluster's; `None` where there is no kernel for these sizes.
@@ -60,6 +60,7 @@ pub fn slices(channels: usize, features: usize, gated: bool) -> Option<usize> {
         let own = features / slices;
         features > 0
             && features.is_multiple_of(16 * slices)
+            && sublayer::can_fetch(if gated { 2 * own } else { own })
             && shared_bytes(channels, own, gated) <= MAX_SHARED_BYTES
     };
     SLICES

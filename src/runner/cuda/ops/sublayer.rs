@@ -1,6 +1,6 @@
 //! What the kernels of a small model's two sublayers share (kernels/sublayer.cuh).
 
-use super::{StreamParams, whole_vectors};
+use super::{StreamParams, VECTOR, whole_vectors};
 use crate::runner::cuda::kernels::Kernels;
 use crate::runner::{Dtype, RunnerError};
 
@@ -17,6 +17,11 @@ pub(in crate::runner::cuda) const MAX_SHARED_BYTES: usize = 176 << 10;
 /// Whether C can be divided.
 pub(super) fn divides(channels: usize) -> bool {
     channels.is_multiple_of(8 * RANKS) && (1..=MAX_CHANNELS).contains(&channels)
+}
+
+/// Whether a row of weights is at most a vector for each thread.
+pub(super) fn can_fetch(columns: usize) -> bool {
+    columns <= VECTOR as usize * THREADS as usize
 }
 
 /// # Errors
@@ -63,10 +68,10 @@ impl Carver {
     }
 
     /// The sums of this many columns from all blocks, the rows' moments and the barriers.
-    pub fn exchange(&mut self, columns: usize) -> usize {
+    pub fn exchange(&mut self, columns: usize, barriers: usize) -> usize {
         self.take(RANKS * columns, 4);
         self.take(ROWS * RANKS, 8);
-        self.take(4, 8);
+        self.take(barriers, 8);
         self.bytes
     }
 }
