@@ -8,9 +8,9 @@
 // and X the one with the columns. Beyond 768, a cluster divides K and adds its f32 sums as in
 // linear_tiled.cu. How K is divided depends on K alone, so that a row has the same bits whatever M.
 //
-// Each scheduler of an SM has one warp: an instruction costs its latency, and fetching one that no block
-// on the SM has run lately costs a hundred times that. Addresses are therefore made once, and all four
-// products of a layer had better run through the same code.
+// Each scheduler of an SM has one warp: an instruction costs its latency, and far more where no block
+// on the SM has run it lately. Addresses are therefore made once, and all four products of a layer had
+// better run through the same code.
 
 #include "launch.cuh"
 #include "linear.cuh"
@@ -62,9 +62,9 @@ struct Part {
         const int first = blockIdx.x * part;
         count = max(0, min(part, steps - first));
         k_left = p.k - first * DEPTH;
-        // Of what lies outside, nothing is read.
-        x = p.x + (m > 0 ? static_cast<size_t>(p.m - m) * p.k + first * DEPTH + piece * VECTOR : 0);
-        w = p.w + (n > 0 ? static_cast<size_t>(first * DEPTH + row) * p.n + p.n - n : 0);
+        // Where nothing is inside, a copy that reads nothing still names an address.
+        x = p.x + (m > 0 && piece * VECTOR < k_left ? static_cast<size_t>(p.m - m) * p.k + first * DEPTH + piece * VECTOR : 0);
+        w = p.w + (n > 0 && row < k_left ? static_cast<size_t>(first * DEPTH + row) * p.n + p.n - n : 0);
     }
 
     __device__ void fetch_w(Stage<T, ROWS>* stages, int round) const {
