@@ -67,9 +67,11 @@ struct alignas(EIGHT_ROWS) Stage {
     }
 };
 
-// Adds this block's part of K. The ring is free for other use after.
-template <typename T>
-__device__ void accumulate(float (&acc)[SIDE / 8][4], Stage<T>* ring, const LinearParams<T>& p) {
+// Adds this block's part of K. `meanwhile` runs when the first copies are asked for. The ring is free for
+// other use after.
+template <typename T, typename Meanwhile>
+__device__ void accumulate(float (&acc)[SIDE / 8][4], Stage<T>* ring, const LinearParams<T>& p,
+                           const Meanwhile& meanwhile) {
     const int column = blockIdx.z * SIDE, row = blockIdx.y * SIDE;
     const int steps = (p.k + DEPTH - 1) / DEPTH, part = (steps + gridDim.x - 1) / gridDim.x;
     const int first = blockIdx.x * part, count = min(part, steps - first);
@@ -81,6 +83,7 @@ __device__ void accumulate(float (&acc)[SIDE / 8][4], Stage<T>* ring, const Line
         if (i < count) ring[i].fetch_x(p, row, first + i);
         commit_copies();
     }
+    meanwhile();
 #pragma unroll 1
     for (int i = 0; i < count; i++) {
         wait_copies_but<STAGES - 2>();
@@ -108,8 +111,16 @@ __device__ void linear_tiled(const LinearParams<T>& p) {
     constexpr int WIDTH = 4, THREADS_A_ROW = SIDE / WIDTH, ROWS_AT_ONCE = THREADS / THREADS_A_ROW, FLIGHTS = 4;
     const int own_row = threadIdx.x / THREADS_A_ROW, column = threadIdx.x % THREADS_A_ROW * WIDTH;
     const Columns<T, WIDTH> columns(p, blockIdx.z * SIDE + column);
+    // Each block of the cluster finishes its share of the rows; what the first of them start from is read
+    // early.
+    const int splits = gridDim.x, share = SIDE / splits, first = blockIdx.x * share, end = first + share;
+    const int first_row = blockIdx.y * SIDE;
+    typename Columns<T, WIDTH>::Row rows[FLIGHTS];
+    const auto aim = [&](int base) {
+        columns.template aim<ROWS_AT_ONCE>(rows, first_row + base + own_row, first_row + end);
+    };
     float acc[SIDE / 8][4] = {};
-    accumulate(acc, reinterpret_cast<Stage<T>*>(memory), p);
+    accumulate(acc, reinterpret_cast<Stage<T>*>(memory), p, [&] { aim(first); });
 
     auto sums = reinterpret_cast<float(*)[PITCH]>(memory);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -122,15 +133,10 @@ __device__ void linear_tiled(const LinearParams<T>& p) {
         }
     }
 
-    // Each block of the cluster finishes its share of the rows; what they start from is read while the
-    // sums meet.
-    const int splits = gridDim.x, share = SIDE / splits, first = blockIdx.x * share, end = first + share;
+    splits > 1 ? cluster_barrier() : __syncthreads();
 #pragma unroll 1
     for (int base = first; base < end; base += ROWS_AT_ONCE * FLIGHTS) {
-        typename Columns<T, WIDTH>::Row rows[FLIGHTS];
-        const int first_row = blockIdx.y * SIDE;
-        columns.template aim<ROWS_AT_ONCE>(rows, first_row + base + own_row, first_row + end);
-        if (base == first) splits > 1 ? cluster_barrier() : __syncthreads();
+        if (base > first) aim(base);
         float products[FLIGHTS][WIDTH];
 #pragma unroll
         for (int i = 0; i < FLIGHTS; i++) {

@@ -70,6 +70,12 @@ pub fn all(sms: usize) -> Vec<Case> {
         for rows in [1, 8, 16, 32] {
             cases.push(linear("linear_small", Kernels::linear_small, rows, k, n));
         }
+        for rows in [32, 64, 128, 256] {
+            // K beyond this has no cut.
+            if k <= 6144 {
+                cases.push(linear("linear_slim", Kernels::linear_slim, rows, k, n));
+            }
+        }
         for rows in [32, 64, 128, 256, 512] {
             cases.push(linear("linear_tiled", Kernels::linear_tiled, rows, k, n));
         }

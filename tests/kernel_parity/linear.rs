@@ -59,6 +59,14 @@ const LINEAR_SMALL: Kernel = Kernel {
     rows: &[1, 2, 7, 8, 9, 16, 17, 31, MAX_ROWS],
 };
 
+/// Tiles of either height, full and not, whose blocks run at once or not.
+const LINEAR_SLIM: Kernel = Kernel {
+    name: "linear_slim",
+    launch: Kernels::linear_slim,
+    dtypes: &HALVES,
+    rows: &[1, 15, 16, 17, 33, 64, 100, 130, 256, 300],
+};
+
 /// One and several rows of tiles, full and not.
 const LINEAR_TILED: Kernel = Kernel {
     name: "linear_tiled",
@@ -92,7 +100,8 @@ const LINEAR_PORTABLE_LARGE: Kernel = Kernel {
 /// The GPU, if it has the kernel.
 fn gpu_with(kernel: &Kernel) -> Option<&'static Gpu> {
     let gpu = gpu()?;
-    let needs_hopper = [LINEAR_TILED.name, LINEAR_WIDE.name].contains(&kernel.name);
+    let needs_hopper =
+        [LINEAR_SLIM.name, LINEAR_TILED.name, LINEAR_WIDE.name].contains(&kernel.name);
     if needs_hopper && !gpu.kernels.has_linear_tiled(Dtype::BF16) {
         println!("skipped: {} is for Hopper", kernel.name);
         return None;
@@ -303,6 +312,16 @@ fn linear_small_at_the_sizes_of_a_model() {
 }
 
 #[test]
+fn linear_slim() {
+    equals_the_reference(&LINEAR_SLIM, &EDGE_SHAPES, LINEAR_SLIM.rows.len());
+}
+
+#[test]
+fn linear_slim_at_the_sizes_of_a_model() {
+    equals_the_reference(&LINEAR_SLIM, &MODEL_SHAPES, 4);
+}
+
+#[test]
 fn linear_tiled() {
     equals_the_reference(&LINEAR_TILED, &EDGE_SHAPES, LINEAR_TILED.rows.len());
 }
@@ -407,6 +426,11 @@ fn linear_small_fills_queries_and_pages() {
 }
 
 #[test]
+fn linear_slim_fills_queries_and_pages() {
+    fills_queries_and_pages(&LINEAR_SLIM);
+}
+
+#[test]
 fn linear_tiled_fills_queries_and_pages() {
     fills_queries_and_pages(&LINEAR_TILED);
 }
@@ -462,6 +486,11 @@ fn keeps_a_rows_bits(kernel: &Kernel, most: usize, rows: &[usize]) {
 #[test]
 fn linear_small_gives_a_row_the_same_bits_alone_in_any_company_and_again() {
     keeps_a_rows_bits(&LINEAR_SMALL, MAX_ROWS, &[1, 7, 8, 9, 17]);
+}
+
+#[test]
+fn linear_slim_gives_a_row_the_same_bits_alone_in_any_company_and_again() {
+    keeps_a_rows_bits(&LINEAR_SLIM, 300, &[1, 16, 33, 64, 129]);
 }
 
 /// In batches of equally many tiles of 64 rows.

@@ -20,8 +20,8 @@ use super::fatbins;
 use super::ops::DeviceParams;
 use super::ops::attention_prefill_wgmma::Form;
 use super::ops::{
-    attention_prefill, attention_sublayer, head, linear_portable, linear_small, linear_tiled,
-    linear_wide, sublayer,
+    attention_prefill, attention_sublayer, head, linear_portable, linear_slim, linear_small,
+    linear_tiled, linear_wide, sublayer,
 };
 use crate::runner::{Dtype, RunnerError};
 
@@ -126,6 +126,7 @@ pub struct Kernels {
     pub(super) residual_norm: PerDtype<Function>,
     pub(super) bias_activation: PerDtype<Function>,
     pub(super) linear_small: PerHalf<PerRows<PerColumns<Function>>>,
+    pub(super) linear_slim: PerHalf<[Function; linear_slim::ROWS.len()]>,
     pub(super) linear_tiled: PerHalf<Function>,
     pub(super) linear_wide: PerHalf<[Function; linear_wide::TILES.len()]>,
     pub(super) head: PerHalf<[Function; head::TILES.len()]>,
@@ -174,6 +175,11 @@ impl Kernels {
                 modules.function(stem, &format!("{stem}_{dtype}_d{head_dim}_b{blocks}"))
             })
         };
+        let linear_slim = |dtype: Dtype| {
+            per_size(linear_slim::ROWS, |m| {
+                modules.function("linear_slim", &format!("linear_slim_{dtype}_m{m}"))
+            })
+        };
         let linear_wide = |dtype: Dtype| {
             per_size(linear_wide::TILES, |tile| {
                 let linear_wide::Tile { rows, columns, .. } = tile;
@@ -217,6 +223,10 @@ impl Kernels {
             linear_small: PerHalf {
                 f16: linear_small(Dtype::F16)?,
                 bf16: linear_small(Dtype::BF16)?,
+            },
+            linear_slim: PerHalf {
+                f16: linear_slim(Dtype::F16)?,
+                bf16: linear_slim(Dtype::BF16)?,
             },
             linear_tiled: PerHalf {
                 f16: per_half("linear_tiled", Dtype::F16)?,
@@ -340,6 +350,10 @@ impl Kernels {
             let head = self.head.get(dtype).into_iter().flatten();
             for (function, tile) in head.zip(&head::TILES) {
                 allow(function, tile.shared_bytes())?;
+            }
+            let linear_slim = self.linear_slim.get(dtype).into_iter().flatten();
+            for (function, rows) in linear_slim.zip(linear_slim::ROWS) {
+                allow(function, linear_slim::most_shared_bytes(rows))?;
             }
             if let Some(function) = self.linear_tiled.get(dtype) {
                 allow(function, linear_tiled::SHARED_BYTES)?;

@@ -10,6 +10,7 @@ use super::forward::{Forward, Network, Pending};
 use super::gemm::{Gemms, Op, Operands, Shape};
 use super::kernels::Kernels;
 use super::ops::bias_activation::activation_code;
+use super::ops::linear_slim;
 use super::ops::linear_small::SMALL_WEIGHT;
 use super::ops::{BiasActivationParams, KvAppendParams, LinearParams, QkvTarget};
 use super::shape::bucket;
@@ -19,7 +20,8 @@ const FEW_ROWS: usize = 16;
 /// Of a small weight it is ahead of cuBLASLt for a few rows more, where there is no `linear_tiled` ...
 const FEW_ROWS_OF_SMALL_WEIGHT: usize = 32;
 /// ... which, with what it fuses, is ahead of cuBLASLt and the kernels after it up to this many rows,
-/// and of a narrow weight, whose tiles are few, up to twice as many.
+/// and of a narrow weight, whose tiles are few, up to twice as many. Where all blocks of `linear_slim` run
+/// at once, that is ahead of it.
 const TILED_ROWS: usize = 256;
 const NARROW_WEIGHT: usize = 2 << 20;
 /// Rows that a large weight meets at once in `linear_wide`, up to which it is ahead of cuBLASLt ...
@@ -32,6 +34,7 @@ const PAIR_ROWS: usize = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
     LinearSmall,
+    LinearSlim,
     LinearTiled,
     LinearWide,
     LinearPortable,
@@ -42,6 +45,8 @@ pub(super) enum By {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Means {
     pub dtype: Dtype,
+    pub sms: usize,
+    pub has_linear_slim: bool,
     pub has_linear_tiled: bool,
     pub has_linear_wide: bool,
     pub has_cublaslt: bool,
@@ -51,6 +56,8 @@ impl Means {
     pub fn of(dtype: Dtype, kernels: &Kernels, gemms: &Gemms) -> Self {
         Self {
             dtype,
+            sms: kernels.sms,
+            has_linear_slim: kernels.has_linear_slim(dtype),
             has_linear_tiled: kernels.has_linear_tiled(dtype),
             has_linear_wide: kernels.has_linear_wide(dtype),
             has_cublaslt: gemms.has_cublaslt(),
@@ -79,6 +86,12 @@ impl Means {
             By::LinearPortable
         } else if m <= FEW_ROWS {
             By::LinearSmall
+        } else if self.has_linear_slim
+            && is_small_weight
+            && m <= TILED_ROWS
+            && linear_slim::runs_at_once([m, k, n], self.sms)
+        {
+            By::LinearSlim
         } else if self.has_linear_tiled && is_small_weight && m <= tiled_rows {
             By::LinearTiled
         } else if self.has_linear_wide {
@@ -96,6 +109,7 @@ impl By {
     pub fn name(self, dtype: Dtype) -> &'static str {
         match self {
             Self::LinearSmall => "linear_small (mma.sync)",
+            Self::LinearSlim => "linear_slim (wgmma)",
             Self::LinearTiled => "linear_tiled (wgmma)",
             Self::LinearWide => "linear_wide (wgmma)",
             Self::LinearPortable if dtype == Dtype::F32 => "linear_portable (CUDA cores)",
@@ -114,6 +128,7 @@ impl By {
     ) -> Result<bool, RunnerError> {
         match self {
             Self::LinearSmall => kernels.linear_small(stream, dtype, p)?,
+            Self::LinearSlim => kernels.linear_slim(stream, dtype, p)?,
             Self::LinearTiled => kernels.linear_tiled(stream, dtype, p)?,
             Self::LinearWide => kernels.linear_wide(stream, dtype, p)?,
             Self::LinearPortable => kernels.linear_portable(stream, dtype, p)?,
@@ -318,6 +333,8 @@ mod tests {
                 for (m, k, n) in [(1, 768, 768), (64, 4096, 12_288), (4096, 768, 2304)] {
                     let with = |has_cublaslt| Means {
                         dtype,
+                        sms: 132,
+                        has_linear_slim: on_hopper,
                         has_linear_tiled: on_hopper,
                         has_linear_wide: on_hopper,
                         has_cublaslt,

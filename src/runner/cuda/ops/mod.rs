@@ -17,6 +17,7 @@ pub mod head;
 pub mod kv_append;
 pub mod linear;
 pub mod linear_portable;
+pub mod linear_slim;
 pub mod linear_small;
 pub mod linear_tiled;
 pub mod linear_wide;
