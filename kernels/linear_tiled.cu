@@ -117,6 +117,8 @@ __device__ void linear_tiled(const LinearParams<T>& p) {
     const int first_row = blockIdx.y * SIDE;
     typename Columns<T, WIDTH>::Row rows[FLIGHTS];
     const auto aim = [&](int base) {
+#pragma unroll
+        for (auto& row : rows) row = {};
         columns.template aim<ROWS_AT_ONCE>(rows, first_row + base + own_row, first_row + end);
     };
     float acc[SIDE / 8][4] = {};
