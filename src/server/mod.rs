@@ -12,6 +12,7 @@
 mod admission;
 mod api;
 mod app;
+mod deadline;
 mod dispatch;
 mod engine_thread;
 mod follow;
