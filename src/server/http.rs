@@ -19,7 +19,7 @@ use tower_service::Service;
 use tracing::{debug, warn};
 
 use super::app::App;
-use super::deadline::{Deadline, Overdue, deadline};
+use super::patience::{Patience, Progress, patience};
 
 /// A client that has not sent its headers by then is let go, as is one that keeps a connection and asks
 /// nothing.
@@ -48,7 +48,7 @@ pub async fn accept(app: Arc<App>, listener: TcpListener, router: Router, open: 
                 continue;
             }
         };
-        let (connection, overdue) = connection(stream, router.clone());
+        let (connection, patience) = connection(stream, router.clone());
         let connection = open.watch(connection);
         let app = Arc::clone(&app);
         tokio::spawn(async move {
@@ -58,7 +58,7 @@ pub async fn accept(app: Arc<App>, listener: TcpListener, router: Router, open: 
                 ended = connection => if let Err(error) = ended {
                     debug!(%error, "a connection ended early");
                 },
-                () = overdue.wait() => debug!("a client took too long to read its answer"),
+                () = patience.end(app.closing()) => debug!("a client was waited for no longer"),
             }
             app.metrics.disconnected();
         });
@@ -70,14 +70,14 @@ type Io = TokioIo<Pin<Box<TimeoutStream<TcpStream>>>>;
 fn connection(
     stream: TcpStream,
     router: Router,
-) -> (http1::Connection<Io, RouterService>, Overdue) {
+) -> (http1::Connection<Io, RouterService>, Patience) {
     // Tokens leave when they are there.
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "TCP_NODELAY");
     }
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_TIMEOUT));
-    let (deadline, overdue) = deadline();
+    let (progress, patience) = patience();
     // A client that closes its half of the connection is taken to have left (hyper's `half_close` is off):
     // that is how one that goes away in the middle of an answer is noticed.
     let connection = http1::Builder::new()
@@ -87,15 +87,15 @@ fn connection(
         .max_buf_size(MOST_BUFFERED)
         .serve_connection(
             TokioIo::new(Box::pin(stream)),
-            RouterService { router, deadline },
+            RouterService { router, progress },
         );
-    (connection, overdue)
+    (connection, patience)
 }
 
 /// The router as hyper calls it.
 struct RouterService {
     router: Router,
-    deadline: Deadline,
+    progress: Progress,
 }
 
 impl hyper::service::Service<Request<Incoming>> for RouterService {
@@ -104,13 +104,13 @@ impl hyper::service::Service<Request<Incoming>> for RouterService {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.deadline.lift();
-        let deadline = self.deadline.clone();
+        self.progress.asked();
+        let progress = self.progress.clone();
         // A router is always ready.
         let answered = self.router.clone().call(request.map(Body::new));
         Box::pin(async move {
             let response = answered.await?;
-            deadline.set_for(&response);
+            progress.answered(&response);
             Ok(response)
         })
     }

@@ -12,7 +12,6 @@
 mod admission;
 mod api;
 mod app;
-mod deadline;
 mod dispatch;
 mod engine_thread;
 mod follow;
@@ -24,6 +23,7 @@ mod metrics;
 mod news;
 mod options;
 mod page_routes;
+mod patience;
 
 pub use engine_thread::{Engaged, EngineSetup};
 pub use lifecycle::Server;

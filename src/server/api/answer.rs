@@ -19,8 +19,8 @@ use super::request_log::RequestLog;
 use crate::model::Tokenizer;
 use crate::request::Token;
 use crate::server::app::{App, Ask};
-use crate::server::deadline::AnswerBy;
 use crate::server::generation::{End, Generation, GenerationError, Piece, Submitted};
+use crate::server::patience::AnswerBy;
 use crate::text::StopStrings;
 
 /// How an endpoint words an answer.

@@ -67,11 +67,6 @@ pub async fn fitted(
     usual: Option<usize>,
 ) -> Result<Vec<(Vec<u32>, usize)>, ApiError> {
     let context = app.context();
-    let mut encoded = Vec::with_capacity(prompts.len());
-    for prompt in prompts {
-        let encoder = Arc::clone(app);
-        encoded.push(super::elsewhere(app, move || encode(&encoder, prompt)).await?);
-    }
     let fit = |ids: Vec<u32>| {
         if ids.is_empty() {
             return Err(ApiError::field(
@@ -94,7 +89,14 @@ pub async fn fitted(
             }
         }
     };
-    encoded.into_iter().map(fit).collect()
+    let mut fitted = Vec::with_capacity(prompts.len());
+    for prompt in prompts {
+        let encoder = Arc::clone(app);
+        let ids = super::elsewhere(app, move || encode(&encoder, prompt)).await?;
+        // The rest is not read where one does not fit.
+        fitted.push(fit(ids)?);
+    }
+    Ok(fitted)
 }
 
 /// Refuses a text that is too long to be worth counting its tokens.

@@ -54,7 +54,11 @@ async fn chat_completions(State(app): State<Arc<App>>, body: Body) -> Result<Res
 
 async fn read(app: &App, body: Body) -> Result<Bytes, ApiError> {
     let limit = app.options.max_body_size;
-    match timeout(BODY_TIMEOUT, to_bytes(body, limit)).await {
+    let read = tokio::select! {
+        read = timeout(BODY_TIMEOUT, to_bytes(body, limit)) => read,
+        () = app.closing() => return Err(ApiError::closed(&app.closed().unwrap_or_default())),
+    };
+    match read {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) => Err(match std::error::Error::source(&error) {
             Some(source) if source.is::<LengthLimitError>() => ApiError::new(
