@@ -17,7 +17,7 @@ from pathlib import Path
 from hostile.fuzz import fuzz
 from hostile.long_prompts import long_prompts
 from hostile.overload import overload
-from hostile.process import FEW_FILES, few_files, port_in_use, stop_cont
+from hostile.process import FEW_FILES, drain, few_files, port_in_use, stop_cont
 from hostile.report import OPTIONS
 from hostile.slow import CROWD_OPTIONS, READER_OPTIONS, crowd, half_closed, slow_readers, slowloris
 from hostile.vanish import vanish
@@ -36,11 +36,12 @@ FAULTS = {
     "fuzz": (fuzz, {}),
     "long_prompts": (long_prompts, {}),
     "stop_cont": (stop_cont, {}),
+    "drain": (drain, {}),
     "port_in_use": (port_in_use, {}),
     "few_files": (few_files, {"limit_files": FEW_FILES}),
 }
 # What allocators keep of the memory that was in use at once.
-RSS_GROWTH_MIB = 48
+RSS_GROWTH_MIB = 96
 SETTLE_S = 15
 BINARY = Path(__file__).resolve().parents[2] / "target/release/batchlab"
 

@@ -3,9 +3,10 @@
 ask again as soon as they are answered, once inside `batchlab sweep` and once as streams over 127.0.0.1.
 
 The clients share the cores with the server, so that tokens a second say too little: what counts is the
-process's own CPU time for a token (user and system), and of the sweep the difference between a long run and
-a short one, which leaves its start and its report out. Rounds alternate; medians are shown. Then the CPU time
-of an idle server, with and without a live page open. Needs Python 3.11, no packages.
+process's own CPU time for a token (user and system), of the server's engine threads and of all others, and
+of the sweep the difference between a long run and a short one, which leaves its start and its report out.
+Rounds alternate; medians are shown. Then the CPU time of an idle server, with and without a live page open.
+Needs Python 3.11, no packages.
 
     scripts/serve/overhead.py --rounds 5
 """
@@ -55,7 +56,8 @@ def offline(binary, requests):
 
 
 async def serve(server, requests):
-    """Of one round: the server's CPU seconds and ours for a token, and tokens a second."""
+    """Of one round, for a token: CPU seconds of the server's engine, of the rest of it, and of the clients;
+    and tokens a second."""
     left = requests
 
     async def client():
@@ -66,10 +68,13 @@ async def serve(server, requests):
             assert await exchange.ask(REQUEST, 120) and exchange.outcome() == 200, exchange.outcome()
         exchange.close()
 
-    cpu, own, begin = server.cpu_seconds(), time.process_time(), time.monotonic()
+    cpu, engine = server.cpu_seconds(), server.engine_cpu_seconds()
+    own, begin = time.process_time(), time.monotonic()
     await asyncio.gather(*(client() for _ in range(CLIENTS)))
     took, tokens = time.monotonic() - begin, requests * OUTPUT_LEN
-    return (server.cpu_seconds() - cpu) / tokens, (time.process_time() - own) / tokens, tokens / took
+    own, engine = time.process_time() - own, server.engine_cpu_seconds() - engine
+    rest = server.cpu_seconds() - cpu - engine
+    return engine / tokens, rest / tokens, own / tokens, tokens / took
 
 
 async def idle(server, seconds, live):
@@ -100,20 +105,22 @@ def main():
         for _ in range(args.rounds):
             engine = offline(args.binary, args.requests)
             rounds.append((*engine, *asyncio.run(serve(server, args.requests))))
-            print("engine {:.1f} µs/token, {:.0f} tok/s; server {:.1f} µs/token, client {:.1f}, {:.0f} tok/s"
+            print("sweep {:.1f} µs/token, {:.0f} tok/s; server {:.1f} + {:.1f}, clients {:.1f}, {:.0f} tok/s"
                   .format(*(x if x > 1 else 1e6 * x for x in rounds[-1])))
         # The live page is told of what ran in the last second: nothing.
         idles = {name: asyncio.run(idle(server, args.idle_seconds, live))
                  for name, live in (("idle_cpu_s", False), ("idle_cpu_s_with_live_page", True))}
     finally:
         server.stop()
-    engine, engine_rate, serving, client, rate = map(statistics.median, zip(*rounds))
+    sweeping, sweep_rate, engine, rest, client, rate = map(statistics.median, zip(*rounds))
     result = {
-        "engine_cpu_us_per_token": 1e6 * engine,
-        "server_cpu_us_per_token": 1e6 * serving,
-        "overhead_percent": 100 * (serving / engine - 1),
+        "sweep_cpu_us_per_token": 1e6 * sweeping,
+        "server_engine_cpu_us_per_token": 1e6 * engine,
+        "server_rest_cpu_us_per_token": 1e6 * rest,
+        "rest_of_engine_percent": 100 * rest / engine,
+        "server_over_sweep_percent": 100 * ((engine + rest) / sweeping - 1),
         "client_cpu_us_per_token": 1e6 * client,
-        "engine_tokens_per_s": engine_rate,
+        "sweep_tokens_per_s": sweep_rate,
         "server_tokens_per_s": rate,
         "idle_seconds": args.idle_seconds,
         **idles,

@@ -8,9 +8,17 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+from pathlib import Path
 
 START_SECONDS = 60
 TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(stat):
+    """User and system."""
+    with open(stat) as file:
+        fields = file.read().rsplit(") ", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 class Server:
@@ -80,9 +88,13 @@ class Server:
             return int(re.search(r"VmRSS:\s+(\d+)", status.read())[1]) / 1024
 
     def cpu_seconds(self):
-        with open(f"/proc/{self.process.pid}/stat") as stat:
-            fields = stat.read().rsplit(") ", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        return cpu_seconds(f"/proc/{self.process.pid}/stat")
+
+    def engine_cpu_seconds(self):
+        """Of the engine's thread and those that compute for it."""
+        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
+        return sum(cpu_seconds(f"{task}/stat") for task in tasks
+                   if (task / "comm").read_text().strip() == "engine")
 
     def signal(self, number):
         self.process.send_signal(number)

@@ -149,8 +149,13 @@ class Mutator:
 
 async def fuzz(server, long, seconds=None):
     report = Report()
-    count = (100_000 if long else 4_000) // WORKERS
-    await asyncio.gather(*(worker(server, report, Mutator(SEED * 1000 + i), count) for i in range(WORKERS)))
+    count = (100_000 if long else 4_000) // WORKERS // 2
+    mutators = [Mutator(SEED * 1000 + i) for i in range(WORKERS)]
+    for half in ("rss_mib_after_half", "rss_mib_after_all"):
+        await asyncio.gather(*(worker(server, report, mutator, count) for mutator in mutators))
+        report.numbers[half] = server.rss_mib()
+    growth = report.numbers["rss_mib_after_all"] - report.numbers["rss_mib_after_half"]
+    report.must(growth <= 24, f"the second half left {growth:.0f} MiB more")
     report.must(set(report.answers) <= EXPECTED, "answers of other kinds")
     return report
 

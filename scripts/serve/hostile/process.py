@@ -1,11 +1,12 @@
-"""What happens to the process itself: it is stopped for a while, its port is taken, it has few files."""
+"""What happens to the process itself: it is stopped, for a while or for good, its port is taken, it has few files."""
 
 import asyncio
 import signal
 import subprocess
 import time
 
-from client import Exchange, post
+from client import Exchange, get, post
+from server import Server
 
 from .report import Report
 
@@ -44,6 +45,33 @@ async def port_in_use(server, long, seconds=None):
     report.must(second.returncode not in (0, 101) and "give another --port" in second.stderr,
                 f"the second server: {second.stderr[-300:]}")
     await report.healthy(server)
+    return report
+
+
+async def drain(server, long, seconds=None):
+    """SIGTERM while answers are under way, and heads and bodies that never end: the answers come whole, nobody
+    else is waited for."""
+    report = Report()
+    second = Server(server.process.args[0], "--drain-timeout", "30")
+    request = post({"prompt": "Shall I", "max_tokens": 100, "ignore_eos": True, "stream": True,
+                    "temperature": 0})
+    try:
+        kinds = [b"", request[:30], request[:-5], get("/live")] * 5 + [request] * 16
+        exchanges = [await Exchange.open(second.port) for _ in kinds]
+        for exchange, data in zip(exchanges, kinds):
+            exchange.send(data)
+        streams = exchanges[-16:]
+        await asyncio.gather(*(exchange.events(1, 60) for exchange in streams))
+        begin = time.monotonic()
+        second.signal(signal.SIGTERM)
+        status = await asyncio.to_thread(second.process.wait, 60)
+        report.numbers["seconds"] = time.monotonic() - begin
+        for exchange in exchanges:
+            report.count(exchange, await exchange.answered(5))
+        report.must(status == 0, f"exit status {status}: {second.text()[-300:]}")
+        report.must(all(exchange.outcome() == 200 for exchange in streams), "an answer was cut off")
+    finally:
+        second.stop()
     return report
 
 

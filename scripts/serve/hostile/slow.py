@@ -29,7 +29,7 @@ def connect(port, receive_buffer=None):
 
 
 async def slow_readers(server, long, seconds=None):
-    """Half of them never read, half read a byte now and then. The engine goes on without them; the server
+    """Half of them never read, half read a KiB a second. The engine goes on without them; the server
     lets them go."""
     report = Report()
     clients = [connect(server.port, 4096) for _ in range(READERS)]
@@ -67,7 +67,7 @@ async def read_a_little(clients):
         await asyncio.sleep(1)
         for client in clients:
             try:
-                client.recv(1)
+                client.recv(1024)
             except OSError:
                 pass
 
