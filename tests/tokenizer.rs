@@ -251,6 +251,15 @@ proptest! {
     }
 
     #[test]
+    fn a_text_does_not_surely_exceed_its_own_tokens(text in prop_oneof![mixed(), any::<String>()]) {
+        for tokenizer in [&*GPT2, &*BYTE_FALLBACK] {
+            let count = tokenizer.encode(&text).unwrap().len();
+            prop_assert!(!tokenizer.surely_exceeds(&text, count));
+            prop_assert!(tokenizer.surely_exceeds(&"a".repeat(100_000), 100));
+        }
+    }
+
+    #[test]
     fn text_after_any_tokens_is_shown(ids in prop::collection::vec(0u32..340, 0..40)) {
         let ids = [ids, BYTE_FALLBACK.encode(" then").unwrap()].concat();
         prop_assert!(streamed_by(&BYTE_FALLBACK, &ids).concat().ends_with(" then"));

@@ -127,9 +127,27 @@ impl ServeArgs {
             timeout: self.limits.timeout_ms,
             drain_timeout: self.limits.drain_timeout,
             max_body_size: usize::try_from(self.limits.max_body_size).unwrap_or(usize::MAX),
-            max_connections: self.limits.max_connections,
+            max_connections: connections(self.limits.max_connections),
         }
     }
+}
+
+/// Files that are no connections: the log, the listener, the model, the live page's pipes.
+const OTHER_FILES: u64 = 64;
+
+/// As many of `asked` as the process may have open: one more is better left waiting than accepted in vain.
+fn connections(asked: usize) -> usize {
+    let wanted = (asked as u64).saturating_add(OTHER_FILES);
+    // An error: the system does not say, and accepting will.
+    let files = rlimit::increase_nofile_limit(wanted).unwrap_or(wanted);
+    if files >= wanted {
+        return asked;
+    }
+    let possible = files.saturating_sub(OTHER_FILES).max(1) as usize;
+    warn!(
+        "{possible} connections at once, not {asked} (--max-connections): the process may open only {files} files (ulimit -n)"
+    );
+    possible
 }
 
 fn log_as(format: LogFormat) -> anyhow::Result<()> {

@@ -11,6 +11,8 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// Vocabulary of a model with random weights, for which this tokenizer only stands in.
     stands_in_for: Option<u32>,
+    /// Bytes of the longest token as it is written in the vocabulary, which has no fewer than its text.
+    longest: usize,
 }
 
 impl Tokenizer {
@@ -41,6 +43,7 @@ impl Tokenizer {
             }
             Some(_) => {
                 return Ok(Self {
+                    longest: longest(&inner),
                     inner,
                     stands_in_for: None,
                 });
@@ -53,10 +56,18 @@ impl Tokenizer {
     /// A tokenizer in place of that of a model of `vocab` tokens, whose text means nothing: ids are
     /// taken modulo `vocab` for the model, and modulo the tokenizer's own number for text.
     pub(super) fn stand_in(json: &[u8], vocab: usize) -> Result<Self, ModelError> {
+        let inner = parse(json).map_err(ModelError::Tokenizer)?;
         Ok(Self {
-            inner: parse(json).map_err(ModelError::Tokenizer)?,
+            longest: longest(&inner),
+            inner,
             stands_in_for: Some(vocab as u32),
         })
+    }
+
+    /// Whether a text is so long that it must have more than `count` tokens. Says so at once, where
+    /// `encode` takes seconds and a hundred times the text's memory.
+    pub fn surely_exceeds(&self, text: &str, count: usize) -> bool {
+        text.len() > count.saturating_mul(self.longest)
     }
 
     /// Token ids of a text, special tokens included as the tokenizer adds them.
@@ -122,6 +133,11 @@ fn parse(json: &[u8]) -> Result<tokenizers::Tokenizer, String> {
         Some(parsed) => parsed.map_err(|e| e.to_string()),
         None => Err("its contents make no tokenizer".to_owned()),
     }
+}
+
+fn longest(tokenizer: &tokenizers::Tokenizer) -> usize {
+    let tokens = tokenizer.get_vocab(true).into_keys();
+    tokens.map(|token| token.len()).max().unwrap_or(0)
 }
 
 fn called<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, ModelError> {

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
 use super::admission::Admission;
 use super::dispatch::Listeners;
@@ -43,6 +42,8 @@ pub struct App {
     /// Snapshots for live pages, as JSON.
     pub live: broadcast::Sender<Arc<str>>,
     pub clock: WallClock,
+    /// To turn texts to tokens, which takes a core: the engine keeps half of them.
+    pub turns: Semaphore,
     /// Seconds since 1970.
     pub created: u64,
     commands: Sender<Command>,
@@ -70,6 +71,9 @@ impl App {
             listeners: Listeners::default(),
             live: broadcast::channel(4).0,
             clock,
+            turns: Semaphore::new(
+                std::thread::available_parallelism().map_or(1, |n| n.get().div_ceil(2)),
+            ),
             created: unix_seconds(),
             commands,
             next_id: AtomicU64::new(0),

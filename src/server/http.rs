@@ -1,6 +1,7 @@
 //! Connections: how many there are, how long a client may dally on one, and how they end.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use tower_service::Service;
 use tracing::{debug, warn};
 
 use super::app::App;
+use super::patience::{Patience, Progress, patience};
 
 /// A client that has not sent its headers by then is let go, as is one that keeps a connection and asks
 /// nothing.
@@ -46,46 +48,70 @@ pub async fn accept(app: Arc<App>, listener: TcpListener, router: Router, open: 
                 continue;
             }
         };
-        let connection = open.watch(connection(stream, router.clone()));
+        let (connection, patience) = connection(stream, router.clone());
+        let connection = open.watch(connection);
         let app = Arc::clone(&app);
         tokio::spawn(async move {
             let _place = place;
             app.metrics.connected();
-            if let Err(error) = connection.await {
-                debug!(%error, "a connection ended early");
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    debug!(%error, "a connection ended early");
+                },
+                () = patience.end(app.closing()) => debug!("a client was waited for no longer"),
             }
             app.metrics.disconnected();
         });
     }
 }
 
-type Io = TokioIo<std::pin::Pin<Box<TimeoutStream<TcpStream>>>>;
+type Io = TokioIo<Pin<Box<TimeoutStream<TcpStream>>>>;
 
-fn connection(stream: TcpStream, router: Router) -> http1::Connection<Io, RouterService> {
+fn connection(
+    stream: TcpStream,
+    router: Router,
+) -> (http1::Connection<Io, RouterService>, Patience) {
     // Tokens leave when they are there.
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "TCP_NODELAY");
     }
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_TIMEOUT));
-    http1::Builder::new()
+    let (progress, patience) = patience();
+    // A client that closes its half of the connection is taken to have left (hyper's `half_close` is off):
+    // that is how one that goes away in the middle of an answer is noticed.
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_TIMEOUT)
         .max_headers(MOST_HEADERS)
         .max_buf_size(MOST_BUFFERED)
-        .serve_connection(TokioIo::new(Box::pin(stream)), RouterService(router))
+        .serve_connection(
+            TokioIo::new(Box::pin(stream)),
+            RouterService { router, progress },
+        );
+    (connection, patience)
 }
 
 /// The router as hyper calls it.
-struct RouterService(Router);
+struct RouterService {
+    router: Router,
+    progress: Progress,
+}
 
 impl hyper::service::Service<Request<Incoming>> for RouterService {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = axum::routing::future::RouteFuture<Infallible>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.progress.asked();
+        let progress = self.progress.clone();
         // A router is always ready.
-        self.0.clone().call(request.map(Body::new))
+        let answered = self.router.clone().call(request.map(Body::new));
+        Box::pin(async move {
+            let response = answered.await?;
+            progress.answered(&response);
+            Ok(response)
+        })
     }
 }

@@ -23,6 +23,7 @@ mod metrics;
 mod news;
 mod options;
 mod page_routes;
+mod patience;
 
 pub use engine_thread::{Engaged, EngineSetup};
 pub use lifecycle::Server;

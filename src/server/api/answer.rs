@@ -10,6 +10,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::ApiError;
@@ -19,6 +20,7 @@ use crate::model::Tokenizer;
 use crate::request::Token;
 use crate::server::app::{App, Ask};
 use crate::server::generation::{End, Generation, GenerationError, Piece, Submitted};
+use crate::server::patience::AnswerBy;
 use crate::text::StopStrings;
 
 /// How an endpoint words an answer.
@@ -57,17 +59,20 @@ pub struct Job<W> {
     pub id: String,
     /// Of each prompt its token ids, and how many more are asked for.
     pub prompts: Vec<(Vec<u32>, usize)>,
+    /// One for each choice. They were taken before the prompts were read: who gets none costs little, and
+    /// so many texts at most are here at once.
+    pub places: Vec<OwnedSemaphorePermit>,
     pub logprobs: Option<usize>,
     pub params: Params,
     pub wording: W,
 }
 
 impl<W: Wording> Job<W> {
-    pub async fn run(self, app: Arc<App>) -> Result<Response, ApiError> {
+    pub async fn run(mut self, app: Arc<App>) -> Result<Response, ApiError> {
         if let Some(cause) = app.closed() {
             return Err(ApiError::closed(&cause));
         }
-        let submitted = self.submit(&app)?;
+        let submitted = self.submit(&app);
         let prompt_tokens = self.prompts.iter().map(|(ids, _)| ids.len()).sum();
         let answer = Answer {
             log: RequestLog::begin(self.id, prompt_tokens, app.clock),
@@ -77,16 +82,19 @@ impl<W: Wording> Job<W> {
             wording: self.wording,
             app,
         };
-        match self.params.stream {
+        let deadline = answer.deadline;
+        let mut response = match self.params.stream {
             None => answer.whole(submitted).await,
             Some(options) => answer.stream(submitted, options).await,
-        }
+        }?;
+        response.extensions_mut().insert(AnswerBy(deadline));
+        Ok(response)
     }
 
     /// Choice i is number i mod n of prompt i / n.
-    fn submit(&self, app: &Arc<App>) -> Result<Submitted, ApiError> {
+    fn submit(&mut self, app: &Arc<App>) -> Submitted {
+        let places = std::mem::take(&mut self.places).into_iter().enumerate();
         let n = self.params.n;
-        let places = app.admission.places(self.prompts.len() * n)?;
         let stop_tokens = match self.params.ignore_eos {
             true => &[][..],
             false => &app.model.spec.eos_tokens,
@@ -98,8 +106,7 @@ impl<W: Wording> Job<W> {
             sampling: self.params.sampling(choice % n),
             logprobs: self.logprobs,
         };
-        let asks = places.into_iter().enumerate();
-        Ok(app.submit(asks.map(|(i, place)| (ask(i), place)).collect()))
+        app.submit(places.map(|(i, place)| (ask(i), place)).collect())
     }
 }
 

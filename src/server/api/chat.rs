@@ -28,6 +28,7 @@ pub async fn chat(app: Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
         let message = "'top_logprobs' needs \"logprobs\": true";
         return Err(ApiError::field("top_logprobs", message));
     }
+    let places = app.admission.places(params.n)?;
     let ids = render(&app, messages).await?;
     let prompts = prompts::fitted(
         &app,
@@ -45,6 +46,7 @@ pub async fn chat(app: Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
         },
         id,
         prompts,
+        places,
         logprobs: logprobs.then(|| top.unwrap_or(0u64) as usize),
         params,
     };
@@ -53,8 +55,9 @@ pub async fn chat(app: Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
 
 /// A conversation by the model's template.
 async fn render(app: &Arc<App>, messages: Vec<Message>) -> Result<Vec<u32>, ApiError> {
-    let app = Arc::clone(app);
-    super::elsewhere(move || {
+    let worker = Arc::clone(app);
+    super::elsewhere(app, move || {
+        let app = worker;
         let template = app.chat_template.as_ref();
         let template = template.map_err(|e| match e {
             ModelError::NoChatTemplate { model } => ApiError::field(
@@ -67,6 +70,7 @@ async fn render(app: &Arc<App>, messages: Vec<Message>) -> Result<Vec<u32>, ApiE
             other => ApiError::field("messages", other.to_string()),
         })?;
         let text = template.render(&messages)?;
+        prompts::short_enough(&app, "messages", &text)?;
         Ok(app.model.tokenizer.encode_rendered(&text)?)
     })
     .await

@@ -31,6 +31,7 @@ pub async fn complete(app: Arc<App>, body: &[u8]) -> Result<Response, ApiError> 
         let message = "'echo' with 'logprobs' is not supported: the prompt's log-probabilities are not computed";
         return Err(ApiError::field("echo", message).code("unsupported_parameter"));
     }
+    let places = app.admission.places(prompts.len() * params.n)?;
     let prompts = prompts::fitted(&app, prompts, params.max_tokens, Some(USUAL_MAX_TOKENS)).await?;
     let mut echoed = Vec::new();
     if echo {
@@ -49,6 +50,7 @@ pub async fn complete(app: Arc<App>, body: &[u8]) -> Result<Response, ApiError> 
         },
         id,
         prompts,
+        places,
         logprobs: logprobs.map(|n: u64| n as usize),
         params,
     };

@@ -32,10 +32,13 @@ fn served_model(app: &App, fields: &mut Fields) -> Result<(), ApiError> {
     }
 }
 
-/// Runs what would hold other requests up on a thread where it holds up none.
+/// Runs what would hold other requests up on a thread where it holds up none, when its turn has come.
 async fn elsewhere<T: Send + 'static>(
+    app: &App,
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
+    // Never closed.
+    let _turn = app.turns.acquire().await;
     let gone = |_| {
         ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,

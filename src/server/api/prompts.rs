@@ -67,12 +67,6 @@ pub async fn fitted(
     usual: Option<usize>,
 ) -> Result<Vec<(Vec<u32>, usize)>, ApiError> {
     let context = app.context();
-    let encoder = Arc::clone(app);
-    let encode = move || {
-        let ids = prompts.into_iter().map(|prompt| encode(&encoder, prompt));
-        ids.collect::<Result<Vec<_>, _>>()
-    };
-    let encoded = super::elsewhere(encode).await?;
     let fit = |ids: Vec<u32>| {
         if ids.is_empty() {
             return Err(ApiError::field(
@@ -95,12 +89,37 @@ pub async fn fitted(
             }
         }
     };
-    encoded.into_iter().map(fit).collect()
+    let mut fitted = Vec::with_capacity(prompts.len());
+    for prompt in prompts {
+        let encoder = Arc::clone(app);
+        let ids = super::elsewhere(app, move || encode(&encoder, prompt)).await?;
+        // The rest is not read where one does not fit.
+        fitted.push(fit(ids)?);
+    }
+    Ok(fitted)
+}
+
+/// Refuses a text that is too long to be worth counting its tokens.
+pub fn short_enough(app: &App, param: &str, text: &str) -> Result<(), ApiError> {
+    let context = app.context();
+    match app.model.tokenizer.surely_exceeds(text, context) {
+        false => Ok(()),
+        true => {
+            let message = format!(
+                "the context is {context} tokens, fewer than a text of {} bytes can have: shorten it",
+                text.len()
+            );
+            Err(ApiError::field(param, message).code("context_length_exceeded"))
+        }
+    }
 }
 
 fn encode(app: &App, prompt: Prompt) -> Result<Vec<u32>, ApiError> {
     match prompt {
-        Prompt::Text(text) => Ok(app.model.tokenizer.encode(&text)?),
+        Prompt::Text(text) => {
+            short_enough(app, "prompt", &text)?;
+            Ok(app.model.tokenizer.encode(&text)?)
+        }
         Prompt::Ids(ids) => {
             let vocab = app.model.spec.vocab;
             match ids.iter().find(|&&id| id as usize >= vocab) {

@@ -12,6 +12,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
+use http_body_util::LengthLimitError;
 use serde_json::json;
 use subtle::ConstantTimeEq;
 use tokio::time::timeout;
@@ -53,12 +54,22 @@ async fn chat_completions(State(app): State<Arc<App>>, body: Body) -> Result<Res
 
 async fn read(app: &App, body: Body) -> Result<Bytes, ApiError> {
     let limit = app.options.max_body_size;
-    match timeout(BODY_TIMEOUT, to_bytes(body, limit)).await {
+    let read = tokio::select! {
+        read = timeout(BODY_TIMEOUT, to_bytes(body, limit)) => read,
+        () = app.closing() => return Err(ApiError::closed(&app.closed().unwrap_or_default())),
+    };
+    match read {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(_)) => Err(ApiError::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body is larger than {limit} bytes (--max-body-size), or it broke off"),
-        )),
+        Ok(Err(error)) => Err(match std::error::Error::source(&error) {
+            Some(source) if source.is::<LengthLimitError>() => ApiError::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the body is larger than {limit} bytes (--max-body-size)"),
+            ),
+            _ => ApiError::new(
+                StatusCode::BAD_REQUEST,
+                format!("the body cannot be read: {error}"),
+            ),
+        }),
         Err(_) => Err(ApiError::new(
             StatusCode::REQUEST_TIMEOUT,
             format!("the body did not come within {} s", BODY_TIMEOUT.as_secs()),
