@@ -8,7 +8,7 @@ use batchlab::Error;
 use batchlab::batching::Batching;
 use batchlab::engine::EngineConfig;
 use batchlab::model::Model;
-use batchlab::runner::Limits;
+use batchlab::runner::{self, Limits};
 use batchlab::server::{EngineSetup, ServeOptions, Server};
 use tracing::{info, warn};
 
@@ -54,8 +54,11 @@ fn set_up(
     max_queue_size: usize,
 ) -> impl FnOnce() -> Result<EngineSetup, Error> + Send {
     move || {
+        let options = engine.runner_options(limits);
+        let (runner, device) = runner::open(engine.model.device, &model, &options)?;
+        info!("{device}");
         Ok(EngineSetup {
-            runner: engine.runner(&model, limits)?,
+            runner,
             config: EngineConfig {
                 policy: setting.policy,
                 padding: setting.padding,

@@ -41,6 +41,13 @@ impl Admission {
         // One for each, so that each is free as soon as its own request ends.
         Ok((0..count).filter_map(|_| taken.split(1)).collect())
     }
+
+    /// Waits until no request is here, and lets none in from now on.
+    pub async fn close(&self) {
+        if let Ok(all) = self.places.acquire_many(self.total).await {
+            all.forget();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -58,5 +65,21 @@ mod tests {
         assert_eq!(admission.places(2).unwrap().len(), 2);
         drop(one);
         assert_eq!(admission.places(4).unwrap_err(), NoPlace::Ever { total: 3 });
+    }
+
+    #[tokio::test]
+    async fn closes_when_the_last_has_left() {
+        let admission = Admission::new(1, 1);
+        let place = admission.places(1).unwrap();
+        let mut closing = Box::pin(admission.close());
+        tokio::select! {
+            biased;
+            () = &mut closing => panic!("one is still here"),
+            () = tokio::task::yield_now() => {}
+        }
+        assert_eq!(admission.places(1).unwrap_err(), NoPlace::Now);
+        drop(place);
+        closing.await;
+        assert_eq!(admission.places(1).unwrap_err(), NoPlace::Now);
     }
 }

@@ -29,43 +29,61 @@ type ById = HashMap<RequestId, UnboundedSender<Event>>;
 /// Where each request's answer listens. It holds at most as many events as it may have tokens.
 #[derive(Debug, Clone, Default)]
 pub struct Listeners {
-    by_id: Arc<Mutex<ById>>,
+    all: Arc<Mutex<All>>,
+}
+
+#[derive(Debug, Default)]
+struct All {
+    by_id: ById,
+    /// How the engine ended.
+    ended: Option<Result<(), Arc<str>>>,
 }
 
 impl Listeners {
-    fn lock(&self) -> MutexGuard<'_, ById> {
-        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, All> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One channel for all requests of an answer.
+    /// One channel for all requests of an answer. Who comes after the engine's end hears of it.
     pub fn listen(&self, ids: Range<RequestId>) -> UnboundedReceiver<Event> {
         let (sender, receiver) = unbounded_channel();
-        self.lock().extend(ids.map(|id| (id, sender.clone())));
+        let mut all = self.lock();
+        match &all.ended {
+            Some(ended) => drop(sender.send(farewell(ended))),
+            None => all.by_id.extend(ids.map(|id| (id, sender.clone()))),
+        }
         receiver
     }
 
     pub fn forget(&self, id: RequestId) {
-        self.lock().remove(&id);
+        self.lock().by_id.remove(&id);
     }
 
     /// Tells each answer its part. One that no longer listens has cancelled.
     pub fn deliver(&self, news: News) {
-        let mut listeners = self.lock();
+        let mut all = self.lock();
         match news {
-            News::Step(step) => deliver_step(&mut listeners, step),
+            News::Step(step) => deliver_step(&mut all.by_id, step),
             News::Refused(id, error) => {
-                if let Some(listener) = listeners.remove(&id) {
+                if let Some(listener) = all.by_id.remove(&id) {
                     let _ = listener.send(Event::Refused(id, error));
                 }
             }
             News::Ended(ended) => {
-                let cause: Option<Arc<str>> = ended.err().map(Into::into);
-                for (_, listener) in listeners.drain() {
-                    let lost = cause.clone().map_or(Event::CutOff, Event::Lost);
-                    let _ = listener.send(lost);
+                let ended = ended.map_err(Into::into);
+                for (_, listener) in all.by_id.drain() {
+                    let _ = listener.send(farewell(&ended));
                 }
+                all.ended = Some(ended);
             }
         }
+    }
+}
+
+fn farewell(ended: &Result<(), Arc<str>>) -> Event {
+    match ended {
+        Ok(()) => Event::CutOff,
+        Err(cause) => Event::Lost(Arc::clone(cause)),
     }
 }
 
@@ -78,6 +96,23 @@ fn deliver_step(listeners: &mut ById, step: StepNews) {
     for finished in step.finished {
         if let Some(listener) = listeners.remove(&finished.id) {
             let _ = listener.send(Event::Finished(Box::new(finished)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_after_the_end_hears_of_it() {
+        let listeners = Listeners::default();
+        let mut before = listeners.listen(0..1);
+        listeners.deliver(News::Ended(Err("a cause".into())));
+        let mut after = listeners.listen(1..3);
+        for events in [&mut before, &mut after] {
+            let heard = events.try_recv().unwrap();
+            assert!(matches!(heard, Event::Lost(cause) if &*cause == "a cause"));
         }
     }
 }

@@ -14,14 +14,15 @@ use crate::batching::Batching;
 use crate::clock::{Clock, WallClock};
 use crate::engine::{Engine, EngineConfig, Next, Progress};
 use crate::kv::KvLayout;
-use crate::request::{Request, RequestId};
+use crate::request::{FinishReason, Finished, Request, RequestId};
 use crate::runner::{Limits, Runner, RunnerError};
 
 /// What a server asks of its engine.
 #[derive(Debug)]
 pub enum Command {
     Submit(Request),
-    Cancel(RequestId),
+    /// Ends a request for this reason.
+    Cancel(RequestId, FinishReason),
     /// Nothing waits for more to come from now on.
     Drain,
     /// End, whatever still runs.
@@ -139,7 +140,10 @@ fn serve(
                         Err(error) => drop(outbox.send(News::Refused(came.id, error))),
                     }
                 }
-                Command::Cancel(id) => cancelled.extend(engine.cancel(id)),
+                Command::Cancel(id, reason) => {
+                    let ended = engine.cancel(id);
+                    cancelled.extend(ended.map(|ended| Finished { reason, ..ended }));
+                }
                 Command::Drain => draining = true,
                 Command::End => return Ok(()),
             }

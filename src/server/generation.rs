@@ -93,10 +93,10 @@ impl Submitted {
         self.places[(id - self.first) as usize].take().is_some()
     }
 
-    fn cancel(&mut self, id: RequestId) {
+    fn cancel(&mut self, id: RequestId, reason: FinishReason) {
         if self.end(id) {
             self.app.listeners.forget(id);
-            self.app.command(Command::Cancel(id));
+            self.app.command(Command::Cancel(id, reason));
         }
     }
 
@@ -108,7 +108,7 @@ impl Submitted {
 impl Drop for Submitted {
     fn drop(&mut self) {
         for id in (self.first..).take(self.places.len()) {
-            self.cancel(id);
+            self.cancel(id, FinishReason::Cancelled);
         }
     }
 }
@@ -201,7 +201,7 @@ impl<'a> Generation<'a> {
         let mut end = None;
         if text.is_stopped() {
             self.texts[choice] = None;
-            self.submitted.cancel(token.request);
+            self.submitted.cancel(token.request, FinishReason::Stop);
             end = Some(End::Stop);
         }
         Ok(Some(self.piece(choice, shown, Some(token), end)))

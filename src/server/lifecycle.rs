@@ -19,7 +19,7 @@ use crate::Error;
 use crate::clock::WallClock;
 use crate::model::{ChatTemplate, Model};
 
-/// For the last words of requests that were cut off to reach their clients.
+/// For last words to reach their clients.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 const SHUTTING_DOWN: &str = "the server is shutting down";
@@ -104,12 +104,13 @@ impl Server {
         info!("shutting down");
         app.close(SHUTTING_DOWN.into());
         app.command(Command::Drain);
-        let mut rest = Box::pin(open.shutdown());
-        let drained = timeout(app.options.drain_timeout, &mut rest).await;
+        let connections = tokio::spawn(open.shutdown());
+        let drained = timeout(app.options.drain_timeout, app.admission.close()).await;
         app.command(Command::End);
         let ended = engine.await;
+        // A client that dallies over its request holds nothing up.
+        let _ = timeout(FAREWELL, connections).await;
         if drained.is_err() {
-            let _ = timeout(FAREWELL, rest).await;
             let seconds = app.options.drain_timeout.as_secs_f64();
             return Err(Error::Server(format!(
                 "not all requests ended within {seconds} s (--drain-timeout); the rest was cut off"

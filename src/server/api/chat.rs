@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::answer::{Choice, Job, Usage, Wording};
 use super::error::ApiError;
-use super::fields::Fields;
+use super::fields::{Fields, is_nothing};
 use super::params::{MOST_LOGPROBS, Params};
 use super::{prompts, served_model};
-use crate::model::{Message, ModelError, Tokenizer};
+use crate::model::{Message, Tokenizer};
 use crate::request::Token;
 use crate::server::app::{App, unix_seconds};
 use crate::server::generation::{End, Piece};
@@ -30,13 +30,8 @@ pub async fn chat(app: Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
     }
     let places = app.admission.places(params.n)?;
     let ids = render(&app, messages).await?;
-    let prompts = prompts::fitted(
-        &app,
-        vec![prompts::Prompt::Ids(ids)],
-        params.max_tokens,
-        None,
-    )
-    .await?;
+    let prompts = vec![prompts::Prompt::Ids(ids)];
+    let prompts = prompts::fitted(&app, "messages", prompts, params.max_tokens, None).await?;
     let id = format!("chatcmpl-{:032x}", rand::random::<u128>());
     let job = Job {
         wording: Chat {
@@ -58,17 +53,7 @@ async fn render(app: &Arc<App>, messages: Vec<Message>) -> Result<Vec<u32>, ApiE
     let worker = Arc::clone(app);
     super::elsewhere(app, move || {
         let app = worker;
-        let template = app.chat_template.as_ref();
-        let template = template.map_err(|e| match e {
-            ModelError::NoChatTemplate { model } => ApiError::field(
-                "messages",
-                format!(
-                    "{model} has no chat template; use /v1/completions, or start the server with \
-                     --chat-template FILE"
-                ),
-            ),
-            other => ApiError::field("messages", other.to_string()),
-        })?;
+        let template = app.chat_template.as_ref()?;
         let text = template.render(&messages)?;
         prompts::short_enough(&app, "messages", &text)?;
         Ok(app.model.tokenizer.encode_rendered(&text)?)
@@ -81,10 +66,23 @@ async fn render(app: &Arc<App>, messages: Vec<Message>) -> Result<Vec<u32>, ApiE
 struct Said {
     role: String,
     content: Option<Value>,
-    name: Option<Value>,
-    tool_calls: Option<Value>,
-    tool_call_id: Option<Value>,
-    refusal: Option<Value>,
+    /// What is not supported.
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TextPart {
+    #[serde(rename = "type")]
+    _kind: PartKind,
+    text: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PartKind {
+    Text,
 }
 
 fn messages(value: Value) -> Result<Vec<Message>, ApiError> {
@@ -94,43 +92,33 @@ fn messages(value: Value) -> Result<Vec<Message>, ApiError> {
     if said.is_empty() {
         return Err(wrong("'messages' is empty; give at least one".into()));
     }
-    let message = |said: Said| {
-        for (name, value) in [
-            ("name", said.name),
-            ("tool_calls", said.tool_calls),
-            ("tool_call_id", said.tool_call_id),
-            ("refusal", said.refusal),
-        ] {
-            if value.is_some() {
-                return Err(wrong(format!(
-                    "'{name}' of a message is not supported; leave it out"
-                )));
-            }
-        }
-        Ok(Message {
+    let message = |said: Said| match said.rest.iter().find(|(_, value)| !is_nothing(value)) {
+        None => Ok(Message {
             role: said.role,
             content: content(said.content)?,
-        })
+        }),
+        Some((name, _)) => {
+            let message = format!("'{name}' of a message is not supported; leave it out");
+            Err(wrong(message).code("unsupported_parameter"))
+        }
     };
     said.into_iter().map(message).collect()
 }
 
 fn content(value: Option<Value>) -> Result<String, ApiError> {
-    let wrong = |message: &str| ApiError::field("messages", message);
+    let wrong = |why: String| {
+        let form =
+            "a message's 'content' is a text, or a list of {\"type\": \"text\", \"text\": …}";
+        ApiError::field("messages", format!("{form}{why}"))
+    };
     match value {
         Some(Value::String(text)) => Ok(text),
-        Some(Value::Array(parts)) => {
-            let text = |part: &Value| {
-                let is_text = part.get("type").and_then(Value::as_str) == Some("text");
-                let text = part.get("text").and_then(Value::as_str).filter(|_| is_text);
-                text.map(str::to_owned)
-                    .ok_or_else(|| wrong("only parts of type 'text' are supported"))
-            };
-            parts.iter().map(text).collect()
+        Some(list @ Value::Array(_)) => {
+            let parts: Vec<TextPart> =
+                serde_json::from_value(list).map_err(|e| wrong(format!(": {e}")))?;
+            Ok(parts.into_iter().map(|part| part.text).collect())
         }
-        _ => Err(wrong(
-            "a message's 'content' is a text, or a list of parts of type 'text'",
-        )),
+        _ => Err(wrong(String::new())),
     }
 }
 

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer};
 
 use super::answer::{Choice, Job, Usage, Wording};
 use super::error::ApiError;
@@ -32,7 +31,8 @@ pub async fn complete(app: Arc<App>, body: &[u8]) -> Result<Response, ApiError> 
         return Err(ApiError::field("echo", message).code("unsupported_parameter"));
     }
     let places = app.admission.places(prompts.len() * params.n)?;
-    let prompts = prompts::fitted(&app, prompts, params.max_tokens, Some(USUAL_MAX_TOKENS)).await?;
+    let usual = Some(USUAL_MAX_TOKENS);
+    let prompts = prompts::fitted(&app, "prompt", prompts, params.max_tokens, usual).await?;
     let mut echoed = Vec::new();
     if echo {
         for (ids, _) in &prompts {
@@ -90,8 +90,17 @@ struct Text {
 struct Logprobs {
     tokens: Vec<String>,
     token_logprobs: Vec<f32>,
-    top_logprobs: Vec<Map<String, Value>>,
+    top_logprobs: Vec<Top>,
     text_offset: Vec<usize>,
+}
+
+/// The most probable tokens, the best first. Of several of one name, as parts of characters are, the best.
+struct Top(Vec<(String, f32)>);
+
+impl Serialize for Top {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, logprob)| (name, logprob)))
+    }
 }
 
 impl Logprobs {
@@ -103,13 +112,16 @@ impl Logprobs {
         tokenizer: &Tokenizer,
     ) -> Result<(), ApiError> {
         if let Some(logprobs) = &token.logprobs {
-            let mut top = Map::new();
+            let mut top: Vec<(String, f32)> = Vec::with_capacity(logprobs.top.len());
             for &(id, logprob) in &logprobs.top {
-                top.insert(tokenizer.name(id)?, logprob.into());
+                let name = tokenizer.name(id)?;
+                if !top.iter().any(|(known, _)| known == &name) {
+                    top.push((name, logprob));
+                }
             }
             self.tokens.push(tokenizer.name(token.id)?);
             self.token_logprobs.push(logprobs.chosen);
-            self.top_logprobs.push(top);
+            self.top_logprobs.push(Top(top));
             self.text_offset.push(offset);
         }
         Ok(())

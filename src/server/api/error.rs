@@ -147,10 +147,25 @@ impl From<GenerationError> for ApiError {
 
 impl From<ModelError> for ApiError {
     fn from(error: ModelError) -> Self {
+        Self::from(&error)
+    }
+}
+
+/// In the words of a client, who knows no options of `generate` and no paths.
+impl From<&ModelError> for ApiError {
+    fn from(error: &ModelError) -> Self {
         match error {
-            ModelError::ChatTemplate { .. } | ModelError::NoChatTemplate { .. } => {
-                Self::field("messages", error.to_string())
-            }
+            ModelError::NoChatTemplate { model } => Self::field(
+                "messages",
+                format!(
+                    "{model} has no chat template; use /v1/completions, or start the server with \
+                     --chat-template FILE"
+                ),
+            ),
+            ModelError::ChatTemplate { cause, .. } => Self::field(
+                "messages",
+                format!("the chat template failed ({cause}); change the messages"),
+            ),
             error => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         }
     }

@@ -87,12 +87,17 @@ fn asks_nothing(name: &str, value: &Value) -> bool {
         "response_format" => value.get("type").and_then(Value::as_str) == Some("text"),
         "tool_choice" => value.as_str() == Some("none"),
         "service_tier" => value.as_str() == Some("auto"),
-        _ => match value {
-            Value::Null => true,
-            Value::Array(list) => list.is_empty(),
-            Value::Object(map) => map.is_empty(),
-            _ => false,
-        },
+        _ => is_nothing(value),
+    }
+}
+
+/// A field of such a value could as well be left out.
+pub fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
     }
 }
 

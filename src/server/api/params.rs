@@ -37,7 +37,7 @@ pub struct StreamOptions {
 }
 
 impl Params {
-    /// `limit_names` are the fields that bound the output, the first given one counts.
+    /// `limit_names` are the fields that bound the output; one of them may be given.
     pub fn take(fields: &mut Fields, limit_names: &[&str]) -> Result<Self, ApiError> {
         let stream: bool = fields.take("stream")?.unwrap_or(false);
         let options: Option<StreamOptions> = fields.take("stream_options")?;
@@ -76,6 +76,10 @@ fn max_tokens(fields: &mut Fields, names: &[&str]) -> Result<Option<usize>, ApiE
         let given = fields.number(name, at_least_one, "a whole number of at least 1")?;
         // More than any context holds is refused by the number of tokens.
         let given = given.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        if given.is_some() && found.is_some() {
+            let message = format!("of {} give one", names.join(" and "));
+            return Err(ApiError::field(name, message));
+        }
         found = found.or(given);
     }
     Ok(found)

@@ -58,10 +58,11 @@ fn ids(list: Vec<Value>) -> Result<Vec<u32>, ApiError> {
     list.into_iter().map(id).collect()
 }
 
-/// Token ids of each prompt with the number of tokens to generate: `max_tokens`, or `usual`, or as many as
+/// Token ids of each prompt, which came in `field`, with the number of tokens to generate: `max_tokens`, or `usual`, or as many as
 /// the context has left.
 pub async fn fitted(
     app: &Arc<App>,
+    field: &'static str,
     prompts: Vec<Prompt>,
     max_tokens: Option<usize>,
     usual: Option<usize>,
@@ -69,10 +70,8 @@ pub async fn fitted(
     let context = app.context();
     let fit = |ids: Vec<u32>| {
         if ids.is_empty() {
-            return Err(ApiError::field(
-                "prompt",
-                "a prompt is empty; give at least one token",
-            ));
+            let message = "a prompt is empty; give at least one token";
+            return Err(ApiError::field(field, message));
         }
         let left = context.saturating_sub(ids.len());
         let wanted = max_tokens.or_else(|| usual.map(|n| n.min(left.max(1))));
@@ -85,7 +84,7 @@ pub async fn fitted(
                      shorten the prompt or lower max_tokens",
                     ids.len()
                 );
-                Err(ApiError::field("prompt", message).code("context_length_exceeded"))
+                Err(ApiError::field(field, message).code("context_length_exceeded"))
             }
         }
     };

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::HttpBody;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use bytes::Bytes;
-use http_body_util::LengthLimitError;
+use bytes::BytesMut;
+use futures_util::StreamExt;
 use serde_json::json;
 use subtle::ConstantTimeEq;
 use tokio::time::timeout;
@@ -24,11 +24,13 @@ use crate::server::page_routes;
 
 /// A body that has not come whole by then never will.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Before the API key.
+const BEARER: &[u8] = b"Bearer ";
 
 pub fn router(app: Arc<App>) -> Router {
     let api = Router::new()
         .route("/v1/models", get(models))
-        .route("/v1/models/{name}", get(model))
+        .route("/v1/models/{*name}", get(model))
         .route("/v1/completions", post(completions))
         .route("/v1/chat/completions", post(chat_completions))
         .route_layer(from_fn_with_state(Arc::clone(&app), authorised));
@@ -42,39 +44,54 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-async fn completions(State(app): State<Arc<App>>, body: Body) -> Result<Response, ApiError> {
-    let body = read(&app, body).await?;
+async fn completions(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    let body = body(&app, request).await?;
     completions::complete(app, &body).await
 }
 
-async fn chat_completions(State(app): State<Arc<App>>, body: Body) -> Result<Response, ApiError> {
-    let body = read(&app, body).await?;
+async fn chat_completions(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let body = body(&app, request).await?;
     chat::chat(app, &body).await
 }
 
-async fn read(app: &App, body: Body) -> Result<Bytes, ApiError> {
-    let limit = app.options.max_body_size;
-    let read = tokio::select! {
-        read = timeout(BODY_TIMEOUT, to_bytes(body, limit)) => read,
-        () = app.closing() => return Err(ApiError::closed(&app.closed().unwrap_or_default())),
-    };
-    match read {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) => Err(match std::error::Error::source(&error) {
-            Some(source) if source.is::<LengthLimitError>() => ApiError::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the body is larger than {limit} bytes (--max-body-size)"),
-            ),
-            _ => ApiError::new(
-                StatusCode::BAD_REQUEST,
-                format!("the body cannot be read: {error}"),
-            ),
-        }),
-        Err(_) => Err(ApiError::new(
-            StatusCode::REQUEST_TIMEOUT,
-            format!("the body did not come within {} s", BODY_TIMEOUT.as_secs()),
-        )),
+/// The whole body. Errors: it is packed, too large, broken or late, or the server ends before it is there.
+async fn body(app: &App, request: Request) -> Result<BytesMut, ApiError> {
+    if request.headers().contains_key(header::CONTENT_ENCODING) {
+        let message = "bodies with a content-encoding are not supported; send plain JSON";
+        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }
+    tokio::select! {
+        whole = timeout(BODY_TIMEOUT, collect(request, app.options.max_body_size)) => {
+            let message = format!("the body did not come within {} s", BODY_TIMEOUT.as_secs());
+            whole.unwrap_or_else(|_| Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, message)))
+        }
+        () = app.closing() => Err(ApiError::closed(&app.closed().unwrap_or_default())),
+    }
+}
+
+async fn collect(request: Request, limit: usize) -> Result<BytesMut, ApiError> {
+    let too_large = || {
+        let message = format!("the body is larger than {limit} bytes (--max-body-size)");
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+    };
+    // Told before it is sent, where its length is known.
+    if request.body().size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
+    let mut whole = BytesMut::new();
+    let mut parts = request.into_body().into_data_stream();
+    while let Some(part) = parts.next().await {
+        let broken = |e| ApiError::new(StatusCode::BAD_REQUEST, format!("the body broke off: {e}"));
+        let part = part.map_err(broken)?;
+        if whole.len() + part.len() > limit {
+            return Err(too_large());
+        }
+        whole.extend_from_slice(&part);
+    }
+    Ok(whole)
 }
 
 async fn models(State(app): State<Arc<App>>) -> Response {
@@ -148,9 +165,12 @@ async fn authorised(
     let Some(key) = &app.options.api_key else {
         return Ok(next.run(request).await);
     };
-    let given = headers.get(header::AUTHORIZATION);
-    let given = given.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    match given.is_some_and(|given| given.ct_eq(key.as_bytes()).into()) {
+    let given = headers
+        .get(header::AUTHORIZATION)
+        .map(HeaderValue::as_bytes);
+    let given = given.and_then(|value| value.split_at_checked(BEARER.len()));
+    let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(BEARER));
+    match given.is_some_and(|(_, given)| given.ct_eq(key.as_bytes()).into()) {
         true => Ok(next.run(request).await),
         false => Err(ApiError::new(
             StatusCode::UNAUTHORIZED,
