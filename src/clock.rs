@@ -20,7 +20,7 @@ impl<C: Clock + ?Sized> Clock for &C {
 }
 
 /// The machine's monotonic clock.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct WallClock {
     start: Instant,
 }

@@ -113,6 +113,10 @@ impl<'a> Engine<'a> {
         &self.records
     }
 
+    pub fn into_records(self) -> Records {
+        self.records
+    }
+
     pub fn submit(&mut self, request: Request) -> Result<(), SubmitError> {
         self.scheduler.check(&request)?;
         self.more_expected = true;

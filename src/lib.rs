@@ -8,8 +8,9 @@
 //!                      telemetry (NVML, beside it) ─▶ metrics ─▶ sweep ─▶ analysis ─▶ report
 //! ```
 //!
-//! There are two seams. A [`batching::Policy`] decides from plain data when a batch leaves and
+//! There are three seams. A [`batching::Policy`] decides from plain data when a batch leaves and
 //! reserves nothing. A [`runner::Runner`] executes one [`plan::StepPlan`], which is host integers only.
+//! A [`sweep::Service`] takes the requests of a sweep: the engine here, or a server elsewhere ([`target`]).
 //! `docs/architecture.md` walks one request through these modules.
 
 pub mod analysis;
@@ -29,6 +30,7 @@ pub mod sampling;
 pub mod scheduler;
 pub mod sizing;
 pub mod sweep;
+pub mod target;
 pub mod telemetry;
 pub mod text;
 pub mod workload;

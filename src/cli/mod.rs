@@ -14,6 +14,8 @@ mod report;
 mod sampling_args;
 mod sweep;
 mod sweep_args;
+mod sweep_target;
+mod target_args;
 
 use std::io::{ErrorKind, Write};
 

@@ -22,6 +22,7 @@ const MOST_ROWS: usize = 1000;
 struct Page<'a> {
     picture_css: String,
     model: &'a str,
+    question: &'static str,
     facts: Vec<(&'static str, String)>,
     unfinished: Option<String>,
     conclusion: &'a [String],
@@ -111,6 +112,10 @@ pub fn page(
     let page = Page {
         picture_css: theme::css(),
         model: header.model(),
+        question: match header.kv {
+            Some(_) => "Which batch size, wait window and policy to serve this model with",
+            None => "Which load this server sustains",
+        },
         facts: facts(saved),
         unfinished: unfinished(saved),
         conclusion: &analysis.conclusion,
@@ -159,6 +164,11 @@ fn facts(saved: &SavedSweep) -> Vec<(&'static str, String)> {
             machine.kernel.as_deref().unwrap_or_default()
         ),
     ));
+    let runs = saved.cells.iter().flat_map(|c| &c.result.runs);
+    let clients = runs.filter_map(|run| run.client.as_ref());
+    if let Some(counted) = clients.map(|c| c.counted).max() {
+        facts.push(("Tokens", counted.to_string()));
+    }
     facts.push((
         "Measured",
         format!("{} to {}", header.started_utc, header.written_utc),
