@@ -113,8 +113,8 @@ impl<'a> Engine<'a> {
         &self.records
     }
 
-    pub fn into_records(self) -> Records {
-        self.records
+    pub fn into_records(mut self) -> Records {
+        std::mem::take(&mut self.records)
     }
 
     pub fn submit(&mut self, request: Request) -> Result<(), SubmitError> {
