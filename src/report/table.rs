@@ -31,7 +31,13 @@ pub fn tables(results: &[CellResult]) -> String {
     for (title, members) in &groups {
         text += &format!("\n{}\n", clipped(title));
         text += &format!("{}\n\n", latency(members));
-        text += &format!("{}\n", resources(members));
+        // Of a server without a GPU nothing of it is known.
+        if RESOURCES
+            .iter()
+            .any(|c| members.iter().any(|r| r.mean(c.of).is_some()))
+        {
+            text += &format!("{}\n", resources(members));
+        }
         if members[0].runs.iter().any(|run| run.client.is_some()) {
             text += &format!("\nThe client itself\n{}\n", client(members));
         }
@@ -61,8 +67,9 @@ fn title(cell: &CellSpec) -> String {
         } => format!(
             "Poisson: {percent} % of the request rate that the largest batch reached in a closed loop"
         ),
-        LoadSpec::Share { percent, .. } => {
-            format!("Poisson: {percent} % of the best request rate that a closed loop reached")
+        // One table for all shares: a server is what it is under each of them.
+        LoadSpec::Share { .. } => {
+            "Poisson: shares of the best request rate that a closed loop reached".into()
         }
         LoadSpec::Poisson { rate, .. } => format!("Poisson: {rate} requests per second"),
         LoadSpec::Offline => "Offline: all requests at once".to_string(),

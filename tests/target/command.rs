@@ -62,7 +62,7 @@ fn a_server_gets_the_whole_report() {
         .success()
         .stderr(contains("prompts as ids").and(contains("cell 11/11")))
         .stdout(contains("Closed loop").and(contains("The client itself")))
-        .stdout(contains("of the best request rate"))
+        .stdout(contains("shares of the best request rate").and(contains("KV cache").not()))
         .stdout(contains("Expectations").not())
         .stdout(predicate::function(|text: &str| {
             // The command that measures again, wherever its lines are broken.
