@@ -78,7 +78,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let saved = SavedSweep::open(&folder)?;
     let opened = start.elapsed();
     let context = Context {
-        kv_pool_bytes: saved.header.kv.predicted_bytes,
+        kv_pool_bytes: saved.header.kv.map_or(0, |kv| kv.predicted_bytes),
         samples: &|index| saved.samples(index),
         own: None,
     };

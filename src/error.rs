@@ -2,6 +2,7 @@
 
 use crate::model::ModelError;
 use crate::runner::RunnerError;
+use crate::target::TargetError;
 use crate::telemetry::TelemetryError;
 use crate::workload::DriveError;
 
@@ -16,6 +17,9 @@ pub enum Error {
     Runner(#[from] RunnerError),
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
+    /// The server of `--target`.
+    #[error(transparent)]
+    Target(#[from] TargetError),
     /// Results could not be written or read.
     #[error("{0}")]
     Results(String),
@@ -34,7 +38,8 @@ impl Error {
             Self::Model(_) | Self::Runner(RunnerError::Model(_)) => 3,
             Self::Runner(_) | Self::Telemetry(_) => 4,
             Self::Results(_) => 5,
-            Self::Server(_) => 6,
+            Self::Target(_) => 6,
+            Self::Server(_) => 7,
             Self::Interrupted(_) => 130,
         }
     }

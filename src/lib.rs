@@ -8,8 +8,9 @@
 //!                      telemetry (NVML, beside it) ─▶ metrics ─▶ sweep ─▶ analysis ─▶ report
 //! ```
 //!
-//! There are two seams. A [`batching::Policy`] decides from plain data when a batch leaves and
+//! There are three seams. A [`batching::Policy`] decides from plain data when a batch leaves and
 //! reserves nothing. A [`runner::Runner`] executes one [`plan::StepPlan`], which is host integers only.
+//! A [`sweep::Service`] takes the requests of a sweep: the engine here, or a server elsewhere ([`target`]).
 //! `docs/architecture.md` walks one request through these modules, and through the server.
 
 pub mod analysis;
@@ -30,6 +31,7 @@ pub mod scheduler;
 pub mod server;
 pub mod sizing;
 pub mod sweep;
+pub mod target;
 pub mod telemetry;
 pub mod text;
 pub mod workload;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use batchlab::Error;
 use batchlab::model::ModelError;
 use batchlab::runner::RunnerError;
+use batchlab::target::TargetError;
 use batchlab::workload::DriveError;
 
 fn main() -> ExitCode {
@@ -27,5 +28,6 @@ fn exit_code(error: anyhow::Error) -> u8 {
         .or_else(|e| e.downcast::<ModelError>().map(Error::from))
         .or_else(|e| e.downcast::<RunnerError>().map(Error::from))
         .or_else(|e| e.downcast::<DriveError>().map(Error::from))
+        .or_else(|e| e.downcast::<TargetError>().map(Error::from))
         .map_or(1, |e| e.exit_code())
 }

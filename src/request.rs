@@ -47,8 +47,10 @@ pub enum FinishReason {
     Cancelled,
     /// Its timeout passed while it was queued.
     TimedOut,
-    /// The queue was full.
+    /// The queue was full, or a server said that it has too much to do.
     Rejected,
+    /// A server gave an error, or its answer broke off.
+    Failed,
 }
 
 impl FinishReason {
@@ -63,11 +65,11 @@ impl FinishReason {
 pub struct Finished {
     pub id: RequestId,
     pub prompt_len: usize,
-    /// Generated tokens, the stop token included.
+    /// Generated tokens, the stop token included; empty where a server tells text and counts alone.
     pub output: Vec<u32>,
     pub reason: FinishReason,
     pub arrival: Duration,
-    /// When its prompt was first in a step; none if it never ran.
+    /// When its prompt was first in a step; none if it never ran, or a server keeps it to itself.
     pub scheduled: Option<Duration>,
     /// When each output token was delivered.
     pub token_times: Vec<Duration>,

@@ -8,7 +8,7 @@ use super::scenario::Scenario;
 use super::slo::Slo;
 use crate::metrics::Interval;
 use crate::number::short;
-use crate::sweep::Measured;
+use crate::sweep::{Measured, PolicyKind};
 
 /// Means this close, whose interval holds zero, count as equal.
 const NEAR: f64 = 0.05;
@@ -205,6 +205,7 @@ impl Advice<'_> {
     }
 
     fn reasons_for(&self, pick: &Pick<'_>) -> Vec<String> {
+        let server = pick.chosen.cell.result.cell.policy == PolicyKind::Server;
         let mut reasons = vec![format!(
             "{} {}, the best of {} feasible cells of {}",
             pick.chosen.value,
@@ -222,15 +223,22 @@ impl Advice<'_> {
         reasons.extend(pick.runner_up.as_ref().map(|next| next.words(&pick.chosen)));
         if let Some((rate, highest)) = pick.sent {
             let rate = short(Some(rate));
+            let finder = match server {
+                true => "a higher --request-rate",
+                false => "--experiment saturation",
+            };
             reasons.push(match highest {
                 true => format!(
-                    "{rate} req/s were sent, and nobody was sent more: --experiment saturation finds the limit"
+                    "{rate} req/s were sent, and nobody was sent more: {finder} finds the limit"
                 ),
                 false => format!("{rate} req/s were sent"),
             });
         }
         if pick.at_largest_batch {
-            reasons.push("no larger batch size was measured: one may be better still".into());
+            reasons.push(match server {
+                true => "no more clients were measured: more may be better still".into(),
+                false => "no larger batch size was measured: one may be better still".into(),
+            });
         }
         for (slo, p99, n) in &pick.margins {
             reasons.push(format!(

@@ -16,7 +16,7 @@ pub fn conclusion(
     let mut sentences = Vec::new();
     sentences.extend(batching(ladder));
     sentences.extend(trade_offs.iter().find(|t| !t.open).and_then(frontier));
-    sentences.push(expectations(verdicts));
+    sentences.extend(expectations(verdicts));
     sentences.extend(advice.iter().map(pick));
     sentences
 }
@@ -28,9 +28,9 @@ fn batching(ladder: &[&Measured]) -> Option<String> {
     let (t0, t1) = (throughput(first)?, throughput(last)?);
     let (l0, l1) = (latency(first)?, latency(last)?);
     Some(format!(
-        "From batch {} to {} output throughput goes from {} to {} tok/s ({}×) and mean latency from {} to {} ms ({}×), under {} and {}.",
-        first.result.cell.batch_size,
-        last.result.cell.batch_size,
+        "From {} to {} output throughput goes from {} to {} tok/s ({}×) and mean latency from {} to {} ms ({}×), under {} and {}.",
+        first.result.cell.size(),
+        last.result.cell.size(),
         short(Some(t0)),
         short(Some(t1)),
         short(Some(t1 / t0)),
@@ -97,7 +97,11 @@ fn others(t: &TradeOff<'_>) -> Option<String> {
     }
 }
 
-fn expectations(verdicts: &[Verdict]) -> String {
+/// None where none was to be tested.
+fn expectations(verdicts: &[Verdict]) -> Option<String> {
+    if verdicts.is_empty() {
+        return None;
+    }
     let of = |ruling| verdicts.iter().filter(move |v| v.ruling == ruling);
     let mut text = format!(
         "Of {} expectations {} hold",
@@ -112,7 +116,7 @@ fn expectations(verdicts: &[Verdict]) -> String {
         0 => {}
         n => text += &format!(", {n} cannot be told from this data"),
     }
-    text + "."
+    Some(text + ".")
 }
 
 fn pick(advice: &Advice<'_>) -> String {

@@ -5,7 +5,7 @@ use super::lines::{Axis, lines};
 use super::scaling::total_ms;
 use crate::metrics::Interval;
 use crate::scheduler::Padding;
-use crate::sweep::{CellSpec, Measured};
+use crate::sweep::{CellSpec, Measured, RunResult};
 
 /// A padded cell beside the ragged cell that differs in nothing else. All of it per request, padded
 /// minus ragged.
@@ -125,8 +125,9 @@ pub fn idle_costs(cells: &[Measured]) -> Vec<IdleCost<'_>> {
 
 fn row_steps(cell: &Measured) -> (usize, usize) {
     let runs = cell.result.runs.iter().map(|r| &r.summary);
-    runs.fold((0, 0), |(all, idle), s| {
-        (all + s.row_steps, idle + s.idle_row_steps)
+    let executed = runs.filter_map(|s| s.executed.as_ref());
+    executed.fold((0, 0), |(all, idle), e| {
+        (all + e.row_steps, idle + e.idle_row_steps)
     })
 }
 
@@ -152,8 +153,9 @@ fn completed(cell: &Measured) -> Option<f64> {
 }
 
 fn positions(cell: &Measured) -> Option<f64> {
-    let sum: usize = cell.result.runs.iter().map(|r| r.summary.positions).sum();
-    Some(sum as f64 / completed(cell)?)
+    let of_run = |r: &RunResult| Some(r.summary.executed.as_ref()?.positions);
+    let sum: Option<usize> = cell.result.runs.iter().map(of_run).sum();
+    Some(sum? as f64 / completed(cell)?)
 }
 
 fn busy_ms(cell: &Measured) -> Option<f64> {

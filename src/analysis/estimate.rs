@@ -161,7 +161,7 @@ fn blocks(cell: &Measured) -> Vec<Block<'_>> {
 fn batches(cell: &Measured) -> Vec<Vec<&RequestTrace>> {
     let least = match cell.result.cell.policy {
         PolicyKind::Static | PolicyKind::Dynamic => 1,
-        PolicyKind::Continuous => cell.result.cell.batch_size,
+        PolicyKind::Continuous | PolicyKind::Server => cell.result.cell.batch_size.max(1),
     };
     let released = |r: &RequestTrace| r.released_ms.unwrap_or(f64::NAN);
     let ran = cell.requests.iter().filter(|r| r.released_ms.is_some());

@@ -98,12 +98,17 @@ fn growing_queue(run: &[RequestTrace]) -> Option<(f64, f64)> {
         let values: Vec<f64> = part.iter().filter_map(of).collect();
         (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
     };
-    let wait = |r: &RequestTrace| Some(r.scheduled_ms? - r.arrival_ms);
-    let service = |r: &RequestTrace| Some(r.last_token_ms? - r.scheduled_ms?);
+    let wait = |r: &RequestTrace| Some(begun(r)? - r.arrival_ms);
+    let service = |r: &RequestTrace| Some(r.last_token_ms? - begun(r)?);
     let (first, last) = (&run[..third], &run[run.len() - third..]);
     let (first_ms, last_ms) = (mean(first, wait)?, mean(last, wait)?);
     let grows = last_ms > GROWTH * first_ms.max(mean(last, service)?);
     grows.then_some((first_ms, last_ms))
+}
+
+/// When it began to be served; of a request that a server ran, the first token tells of it.
+fn begun(r: &RequestTrace) -> Option<f64> {
+    r.scheduled_ms.or(r.first_token_ms)
 }
 
 impl Obstacle {

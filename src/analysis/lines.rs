@@ -62,7 +62,8 @@ fn blanked(cell: &CellSpec, axis: Axis, premise: &Premise) -> CellSpec {
 }
 
 /// day2's premise: closed loops with as many clients as the batch size. A number of clients that
-/// several batch sizes share was given for all of them, also for the one that it equals.
+/// several batch sizes share was given for all of them, also for the one that it equals. A server's
+/// closed loops hold to it by definition.
 pub struct Premise {
     shared: HashSet<(String, String, usize)>,
 }
@@ -84,6 +85,14 @@ impl Premise {
     pub fn holds_for(&self, cell: &CellSpec) -> bool {
         let own = |(.., concurrency): &(_, _, usize)| *concurrency == cell.batch_size;
         clients(cell).is_some_and(|clients| own(&clients) && !self.shared.contains(&clients))
+    }
+
+    /// The loads for which it holds, in words.
+    pub fn name(cell: &CellSpec) -> &'static str {
+        match cell.policy {
+            PolicyKind::Server => "closed loop",
+            _ => "closed loop, as many clients as the batch size",
+        }
     }
 }
 

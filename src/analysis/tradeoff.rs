@@ -70,9 +70,7 @@ fn point(cell: &Measured) -> Option<Point> {
 
 fn load(cell: &CellSpec, premise: &Premise) -> String {
     match cell.load {
-        LoadSpec::Closed { .. } if premise.holds_for(cell) => {
-            "closed loop, as many clients as the batch size".into()
-        }
+        LoadSpec::Closed { .. } if premise.holds_for(cell) => Premise::name(cell).into(),
         LoadSpec::Closed { .. } | LoadSpec::Offline => cell.load.to_string(),
         LoadSpec::Poisson { .. } | LoadSpec::Share { .. } => "Poisson arrivals".into(),
     }

@@ -17,6 +17,8 @@ mod serve;
 mod serve_args;
 mod sweep;
 mod sweep_args;
+mod sweep_target;
+mod target_args;
 
 use std::io::{ErrorKind, Write};
 

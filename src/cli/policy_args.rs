@@ -179,7 +179,7 @@ impl PolicyArgs {
             MeasuredEngine::try_parse_from(words.chain(saved.header.engine_options.clone()))
                 .map_err(|e| damaged(&e))?;
         Ok(Setting {
-            policy: cell.policy(&options),
+            policy: cell.policy(&options)?,
             padding: cell.padding,
             max_num_batched_tokens: options.max_num_batched_tokens.max(cell.batch_size),
             words: format!("{}, at most {} rows", cell.setting(), cell.batch_size),

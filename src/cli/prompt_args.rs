@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use batchlab::Error;
-use batchlab::model::Model;
+use batchlab::model::Tokenizer;
 use batchlab::sweep::{Prompts, Workload};
 use batchlab::workload::LengthMix;
 
@@ -143,8 +143,8 @@ impl Texts {
         })
     }
 
-    pub fn workload(&self, model: &Model) -> Result<Workload, Error> {
-        let encode = |line: &String| match model.tokenizer.encode(line)? {
+    pub fn workload(&self, tokenizer: &Tokenizer) -> Result<Workload, Error> {
+        let encode = |line: &String| match tokenizer.encode(line)? {
             ids if ids.is_empty() => Err(Error::Usage(format!(
                 "the prompt {line:?} has no tokens; give a longer one"
             ))),

@@ -57,7 +57,7 @@ fn finish(
     output: &Path,
 ) -> anyhow::Result<()> {
     let context = Context {
-        kv_pool_bytes: saved.header.kv.predicted_bytes,
+        kv_pool_bytes: saved.header.kv.map_or(0, |kv| kv.predicted_bytes),
         samples: &|index| saved.samples(index),
         own: advice.own(),
     };

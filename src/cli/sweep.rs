@@ -14,15 +14,16 @@ use batchlab::report::{
 };
 use batchlab::runner::{Limits, Runner};
 use batchlab::sweep::{
-    CellResult, CellSpec, Grid, Measure, MeasureOptions, Measured, Observer, Outcome, Prompts,
-    Workload, all_cells, run as run_sweep,
+    CellResult, CellSpec, Grid, InProcess, Measure, MeasureOptions, Measured, Observer, Outcome,
+    Prompts, Workload, all_cells, run as run_sweep,
 };
 use batchlab::telemetry::{GpuId, GpuInfo, GpuSample, NvmlSource, Sampler};
 use serde_json::json;
 
 use super::memory::open_measured;
 use super::sweep_args::{Asked, SweepArgs};
-use super::{print, report};
+use super::target_args::without_key;
+use super::{print, report, sweep_target};
 
 /// Times that Ctrl-C was pressed.
 static STOPS: AtomicUsize = AtomicUsize::new(0);
@@ -30,37 +31,75 @@ static STOPS: AtomicUsize = AtomicUsize::new(0);
 pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
     let asked = args.asked()?;
     args.measure_options(false)?;
-    let cells = all_cells(&asked.grids);
     if args.results.dry_run {
+        let cells = all_cells(&asked.grids);
         return print(&format!("{}\n{} cells", dry_run(&cells), cells.len()));
     }
     stop_on_ctrl_c()?;
+    match &args.target.target {
+        Some(address) => sweep_target::run(args, &asked, address),
+        None => run_engine(args, &asked),
+    }
+}
 
+fn run_engine(args: &SweepArgs, asked: &Asked) -> anyhow::Result<()> {
     let model = args.engine.model()?;
-    let texts = asked.texts.iter();
-    let workloads = texts
-        .map(|t| t.workload(&model))
-        .collect::<Result<Vec<_>, _>>()?;
+    let workloads = asked.workloads(&model.tokenizer)?;
     let budget = args.max_num_batched_tokens(&asked.grids);
-    let limits = limits(&asked, &model, &workloads, budget)?;
+    let limits = limits(asked, &model, &workloads, budget)?;
     let options = args.engine.runner_options(limits);
     let (mut runner, memory) = open_measured(args.engine.model.device, &model, &options)?;
     let options = args.measure_options(runner.pci_bus_id().is_some())?;
     let clock = WallClock::start();
-    let (gpu, sampler) = watch_gpu(runner.as_ref(), &clock);
+    let (gpu, sampler) = watch_gpu(runner.pci_bus_id().map(GpuId::PciBusId), &clock);
+    let layout = runner.kv_layout();
+    let measured = Subject {
+        gpu,
+        runner: runner.describe(),
+        kv: Some(KvInfo {
+            kv_bytes_per_token: layout.bytes_per_token(),
+            page_size: layout.page_size,
+            pages: runner.kv_pages(),
+            predicted_bytes: memory.kv.predicted_bytes,
+            allocated_bytes: Some(memory.kv.allocated_bytes),
+        }),
+        memory: Some(memory),
+        config: config(&model, runner.as_ref(), &asked.grids, &options),
+        engine_options: args.engine.as_options(runner.as_ref()),
+    };
+    let mut service = InProcess {
+        runner: runner.as_mut(),
+        clock: &clock,
+        options: &options,
+        max_positions: model.spec.max_positions,
+    };
+    let mut measure = Measure {
+        service: &mut service,
+        clock: &clock,
+        gpu: sampler.as_ref(),
+        options: &options,
+        workloads: &workloads,
+        output_lens: &asked.output_lens,
+        vocab: model.spec.vocab,
+        eos_tokens: &model.spec.eos_tokens,
+    };
+    carry_out(args, asked, measured, &mut measure)
+}
 
-    let config = config(&model, runner.as_ref(), &asked.grids, &options);
+/// Measures every cell, keeps the results, and ends with the report.
+pub fn carry_out(
+    args: &SweepArgs,
+    asked: &Asked,
+    subject: Subject,
+    measure: &mut Measure<'_>,
+) -> anyhow::Result<()> {
+    let cells = all_cells(&asked.grids);
     let Resumed {
         folder,
         cells: mut results,
         started_utc,
-    } = open_folder(args, &config)?;
-    let opened = Opened {
-        runner: runner.as_ref(),
-        memory,
-        gpu,
-    };
-    let mut header = header(args, &asked, opened, config);
+    } = open_folder(args, &subject.config)?;
+    let mut header = header(args, asked, subject);
     if let Some(started_utc) = started_utc {
         header.started_utc = started_utc;
     }
@@ -69,18 +108,7 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
         folder,
     };
     keeper.write(&header, Status::Running, &results)?;
-    let mut measure = Measure {
-        runner: runner.as_mut(),
-        clock: &clock,
-        gpu: sampler.as_ref(),
-        options: &options,
-        workloads: &workloads,
-        output_lens: &asked.output_lens,
-        max_positions: model.spec.max_positions,
-        vocab: model.spec.vocab,
-        eos_tokens: &model.spec.eos_tokens,
-    };
-    let outcome = run_sweep(&cells, &mut results, &mut measure, &mut keeper);
+    let outcome = run_sweep(&cells, &mut results, measure, &mut keeper);
     keeper.progress.finish();
 
     results.sort_by_key(|r| r.index);
@@ -159,11 +187,11 @@ fn limits(
 }
 
 /// Without telemetry the sweep goes on, with dashes.
-fn watch_gpu(runner: &dyn Runner, clock: &WallClock) -> (Option<GpuInfo>, Option<Sampler>) {
-    let Some(bus_id) = runner.pci_bus_id() else {
+pub fn watch_gpu(id: Option<GpuId>, clock: &WallClock) -> (Option<GpuInfo>, Option<Sampler>) {
+    let Some(id) = id else {
         return (None, None);
     };
-    let opened = NvmlSource::open(&GpuId::PciBusId(bus_id)).and_then(|source| {
+    let opened = NvmlSource::open(&id).and_then(|source| {
         let info = source.info();
         let sampler = Sampler::start(source, Sampler::INTERVAL, clock.started())?;
         Ok((info, sampler))
@@ -177,7 +205,6 @@ fn watch_gpu(runner: &dyn Runner, clock: &WallClock) -> (Option<GpuInfo>, Option
     }
 }
 
-/// Everything that must be the same for two results to belong to one sweep.
 fn config(
     model: &Model,
     runner: &dyn Runner,
@@ -205,25 +232,19 @@ fn open_folder(args: &SweepArgs, config: &serde_json::Value) -> Result<Resumed, 
     }
 }
 
-/// The runner as the report describes it.
-struct Opened<'a> {
-    runner: &'a dyn Runner,
-    memory: MemoryInfo,
-    gpu: Option<GpuInfo>,
+/// What is measured, as the report describes it.
+pub struct Subject {
+    pub gpu: Option<GpuInfo>,
+    pub runner: String,
+    pub kv: Option<KvInfo>,
+    pub memory: Option<MemoryInfo>,
+    /// Everything that must be the same for two results to belong to one sweep.
+    pub config: serde_json::Value,
+    /// Options that ask for the same again.
+    pub engine_options: Vec<String>,
 }
 
-fn header(
-    args: &SweepArgs,
-    asked: &Asked,
-    opened: Opened<'_>,
-    config: serde_json::Value,
-) -> Header {
-    let Opened {
-        runner,
-        memory,
-        gpu,
-    } = opened;
-    let layout = runner.kv_layout();
+fn header(args: &SweepArgs, asked: &Asked, subject: Subject) -> Header {
     let prompt_options = asked.texts.iter();
     Header {
         format: Header::FORMAT,
@@ -231,21 +252,15 @@ fn header(
         status: Status::Running,
         started_utc: now_utc(),
         written_utc: now_utc(),
-        command: std::env::args().collect(),
+        command: without_key(std::env::args()),
         machine: Machine::this(),
-        gpu,
-        runner: runner.describe(),
-        kv: KvInfo {
-            kv_bytes_per_token: layout.bytes_per_token(),
-            page_size: layout.page_size,
-            pages: runner.kv_pages(),
-            predicted_bytes: memory.kv.predicted_bytes,
-            allocated_bytes: Some(memory.kv.allocated_bytes),
-        },
-        memory,
-        config,
+        gpu: subject.gpu,
+        runner: subject.runner,
+        kv: subject.kv,
+        memory: subject.memory,
+        config: subject.config,
         cells_total: all_cells(&asked.grids).len(),
-        engine_options: args.engine.as_options(runner),
+        engine_options: subject.engine_options,
         prompt_options: prompt_options
             .map(|t| (t.label.clone(), t.option.clone()))
             .collect(),

@@ -5,23 +5,29 @@ use std::time::Duration;
 
 use batchlab::Error;
 use batchlab::batching::Continuous;
+use batchlab::model::Tokenizer;
 use batchlab::scheduler::Padding;
-use batchlab::sweep::{Experiment, Grid, LoadChoice, MeasureOptions, PolicyKind, Preset};
+use batchlab::sweep::{Experiment, Grid, LoadChoice, MeasureOptions, PolicyKind, Preset, Workload};
 use batchlab::workload::LengthMix;
 use clap::ValueEnum;
 
 use super::advice_args::AdviceArgs;
 use super::engine_args::EngineArgs;
 use super::prompt_args::{PromptArgs, Texts};
+use super::target_args::TargetArgs;
 
 const MAX_QUEUE_SIZE: usize = 100_000;
+/// Clients of a server's closed loops.
+const CLIENTS: [usize; 6] = [1, 4, 8, 16, 32, 64];
 
-/// Measure a grid of batch sizes, wait windows and policies, and report what each costs.
+/// Measure a grid of batch sizes, wait windows and policies, or a server, and report what each costs.
 ///
 /// Without options: batch sizes 1, 4, 8 × windows 0, 10, 50 ms, one fixed prompt, 32 new tokens;
 /// each cell under a closed loop with as many clients as the batch size, then under Poisson arrivals
 /// at half the request rate that the closed loop reached at this batch size (at window 0).
 /// One to two minutes on two CPU cores. Ends with report.html and a pick for each scenario.
+/// With --target: closed loops of 1, 4, 8, 16, 32 and 64 clients, then Poisson arrivals at 25 to 110 %
+/// of the best request rate that one of them reached.
 #[derive(Debug, Clone, clap::Args)]
 pub struct SweepArgs {
     #[command(flatten)]
@@ -36,6 +42,8 @@ pub struct SweepArgs {
     pub advice: AdviceArgs,
     #[command(flatten)]
     pub results: ResultsArgs,
+    #[command(flatten)]
+    pub target: TargetArgs,
     #[command(flatten)]
     pub engine: EngineArgs,
 }
@@ -110,9 +118,9 @@ struct LoadArgs {
     /// cells; the others put every cell under one [default: that of the experiment]
     #[arg(long, value_name = "LOAD")]
     load: Option<LoadKind>,
-    /// Clients of a closed loop [default: the batch size]
-    #[arg(long, value_name = "N")]
-    max_concurrency: Option<usize>,
+    /// Clients of a closed loop [default: the batch size]; with --target a list
+    #[arg(long, value_delimiter = ',', value_name = "N")]
+    max_concurrency: Option<Vec<usize>>,
     /// Requests per second of Poisson arrivals
     #[arg(
         long,
@@ -160,7 +168,8 @@ struct MeasureArgs {
         allow_hyphen_values = true
     )]
     metric_percentiles: Vec<f64>,
-    /// A request that has waited for this long in the queue is given up
+    /// A request that has waited for this long in the queue is given up; with --target, for its first
+    /// token
     #[arg(long, value_name = "MS", allow_hyphen_values = true)]
     timeout_ms: Option<f64>,
     /// Requests that may wait; more are rejected
@@ -236,9 +245,18 @@ pub struct Asked {
     pub output_lens: Vec<LengthMix>,
 }
 
+impl Asked {
+    pub fn workloads(&self, tokenizer: &Tokenizer) -> Result<Vec<Workload>, Error> {
+        self.texts.iter().map(|t| t.workload(tokenizer)).collect()
+    }
+}
+
 impl SweepArgs {
     /// Reads prompt files. Errors: an impossible grid, naming the option.
     pub fn asked(&self) -> Result<Asked, Error> {
+        if self.target.target.is_some() {
+            return self.asked_of_server();
+        }
         let mut asked = Asked {
             grids: Vec::new(),
             texts: Vec::new(),
@@ -251,6 +269,29 @@ impl SweepArgs {
         }
         self.grid.check_read(&asked.grids)?;
         Ok(asked)
+    }
+
+    /// A server's batches are its own: the axes are loads.
+    fn asked_of_server(&self) -> Result<Asked, Error> {
+        let texts = self.prompts.texts(&[])?;
+        let output_lens = self.prompts.outputs(&["32"])?;
+        let clients = self.load.max_concurrency.clone();
+        let grid = Grid {
+            policies: vec![PolicyKind::Server],
+            batch_sizes: clients.unwrap_or(CLIENTS.into()),
+            windows_ms: vec![],
+            prefill_windows_ms: vec![],
+            paddings: vec![Padding::Ragged],
+            prompts: texts.iter().map(|t| t.label.clone()).collect(),
+            output_lens: output_lens.iter().map(ToString::to_string).collect(),
+            load: self.load.choice_of_server()?,
+        };
+        grid.validate()?;
+        Ok(Asked {
+            grids: vec![grid],
+            texts,
+            output_lens,
+        })
     }
 
     fn add(&self, preset: Preset, asked: &mut Asked) -> Result<(), Error> {
@@ -406,13 +447,38 @@ impl GridArgs {
 }
 
 impl LoadArgs {
+    fn choice_of_server(&self) -> Result<LoadChoice, Error> {
+        if let Some(LoadKind::Day2 | LoadKind::Saturation) = self.load {
+            return Err(Error::Usage(
+                "--load day2 and --load saturation go by batch sizes, which a server keeps to \
+                 itself; with --target give closed, poisson or offline, or leave it out"
+                    .into(),
+            ));
+        }
+        // How many clients there are is the grid's.
+        let one = Self {
+            max_concurrency: self.max_concurrency.as_ref().map(|_| vec![1]),
+            ..self.clone()
+        };
+        Ok(match one.choice(&[])? {
+            None => LoadChoice::server(self.burstiness),
+            Some(LoadChoice::Closed { .. }) => LoadChoice::Closed { concurrency: None },
+            Some(choice) => choice,
+        })
+    }
+
     /// None: nothing was said, so the experiment's own.
     fn choice(&self, batch_sizes: &[usize]) -> Result<Option<LoadChoice>, Error> {
         use LoadKind::{Closed, Day2, Offline, Poisson, Saturation};
         let burstiness = self.burstiness;
         let usage = |message: &str| Err(Error::Usage(message.into()));
         let rates = self.request_rate.clone();
-        let choice = match (self.load, self.max_concurrency, rates) {
+        let clients = match self.max_concurrency.as_deref() {
+            None => None,
+            Some(&[clients]) => Some(clients),
+            Some(_) => return usage("--max-concurrency takes several numbers only with --target"),
+        };
+        let choice = match (self.load, clients, rates) {
             (_, Some(_), Some(_)) => {
                 return usage(
                     "--max-concurrency is for a closed loop and --request-rate for Poisson \

@@ -43,15 +43,16 @@ pub struct BatchRecord {
 /// The durations of one request (definitions: docs/measuring.md).
 #[derive(Debug, Clone, PartialEq)]
 pub struct RequestTimes {
-    /// Arrival → first scheduled.
-    pub queue: Duration,
-    /// First scheduled → first token, the steps between parts of a prompt and preemptions included.
-    pub prefill: Duration,
+    /// Arrival → first scheduled; none of a request that a server ran.
+    pub queue: Option<Duration>,
+    /// First scheduled → first token, the steps between parts of a prompt and preemptions included;
+    /// none as above.
+    pub prefill: Option<Duration>,
     /// Arrival → first token.
     pub ttft: Duration,
     /// (e2el − ttft) / (n − 1); none when n ≤ 1.
     pub tpot: Option<Duration>,
-    /// Gaps between tokens.
+    /// Gaps between the moments at which tokens came: a server may send several at once.
     pub itl: Vec<Duration>,
     /// Arrival → last token.
     pub e2el: Duration,
@@ -60,7 +61,6 @@ pub struct RequestTimes {
 impl RequestTimes {
     /// None for a request that did not get the output it asked for.
     pub fn of(request: &Finished) -> Option<Self> {
-        let scheduled = request.scheduled?;
         let (&first, &last) = request
             .token_times
             .first()
@@ -70,14 +70,17 @@ impl RequestTimes {
         }
         let gaps = request.token_times.len() as u32 - 1;
         Some(Self {
-            queue: scheduled.saturating_sub(request.arrival),
-            prefill: first.saturating_sub(scheduled),
+            queue: request
+                .scheduled
+                .map(|at| at.saturating_sub(request.arrival)),
+            prefill: request.scheduled.map(|at| first.saturating_sub(at)),
             ttft: first.saturating_sub(request.arrival),
             tpot: (gaps > 0).then(|| (last - first) / gaps.max(1)),
             itl: request
                 .token_times
                 .windows(2)
                 .map(|pair| pair[1] - pair[0])
+                .filter(|gap| !gap.is_zero())
                 .collect(),
             e2el: last.saturating_sub(request.arrival),
         })

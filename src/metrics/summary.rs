@@ -17,7 +17,7 @@ pub struct Summary {
     pub duration_s: f64,
     pub requests: usize,
     pub completed: usize,
-    /// Requests that timed out, were rejected or cancelled.
+    /// Requests that timed out, were rejected or cancelled, or failed.
     pub failed: usize,
     pub prompt_tokens: usize,
     pub output_tokens: usize,
@@ -30,34 +30,42 @@ pub struct Summary {
     pub itl_ms: Option<Statistics>,
     pub queue_ms: Option<Statistics>,
     pub prefill_ms: Option<Statistics>,
-    /// Groups of requests that started together.
-    pub batches: usize,
     /// Rows of a batch; under continuous batching, rows of a step.
     pub actual_batch_size: Option<f64>,
     /// Of the policy's maximum.
     pub batch_utilization_percent: Option<f64>,
     pub batch_wait_ms: Option<Statistics>,
     pub batch_close_reason: BTreeMap<CloseReason, usize>,
-    /// Positions computed in all steps, and how many of them were padding.
-    pub positions: usize,
-    pub padded_positions: usize,
+    /// None where no step was seen.
+    #[serde(flatten)]
+    pub executed: Option<Executed>,
     /// Padded positions computed / positions computed.
     pub padding_waste_percent: Option<f64>,
-    /// Rows × steps in which they decoded, and how many of them belonged to rows that had finished.
-    pub row_steps: usize,
-    pub idle_row_steps: usize,
-    /// Rows that lost their KV pages to older ones and were computed again.
-    #[serde(default)]
-    pub preemptions_total: usize,
     /// Leased pages / pages of the pool, at the fullest step.
     pub kv_cache_usage_percent: Option<f64>,
-    pub steps: usize,
     /// Duration of steps that only decode.
     pub decode_step_ms: Option<Statistics>,
     /// The host's own work in such a step.
     pub host_us_per_step: Option<Statistics>,
     /// Step durations by what the step did and how many rows it had, ascending.
     pub step_times: Vec<StepTimes>,
+}
+
+/// What the steps of a run did, counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Executed {
+    /// Groups of requests that started together.
+    pub batches: usize,
+    pub steps: usize,
+    /// Positions computed in all steps, and how many of them were padding.
+    pub positions: usize,
+    pub padded_positions: usize,
+    /// Rows × steps in which they decoded, and how many of them belonged to rows that had finished.
+    pub row_steps: usize,
+    pub idle_row_steps: usize,
+    /// Rows that lost their KV pages to older ones and were computed again.
+    #[serde(default)]
+    pub preemptions_total: usize,
 }
 
 /// All steps of one kind and one number of rows.
@@ -78,7 +86,8 @@ pub struct StepTimes {
 impl Summary {
     /// Idle row-steps, of all; none where no row decoded.
     pub fn idle_percent(&self) -> Option<f64> {
-        percent(self.idle_row_steps, self.row_steps)
+        let executed = self.executed.as_ref()?;
+        percent(executed.idle_row_steps, executed.row_steps)
     }
 
     /// `percentiles` are further ones for every statistic.
@@ -97,7 +106,7 @@ impl Summary {
         let seconds = (last.saturating_sub(first)).as_secs_f64();
         let complete = || finished.iter().filter(|r| r.reason.is_complete());
         let prompt_tokens: usize = complete().map(|r| r.prompt_len).sum();
-        let output_tokens: usize = complete().map(|r| r.output.len()).sum();
+        let output_tokens: usize = complete().map(|r| r.token_times.len()).sum();
         let rate = |count: usize| {
             if seconds > 0.0 {
                 count as f64 / seconds
@@ -110,6 +119,9 @@ impl Summary {
         let statistics = |values: Vec<f64>| Statistics::of(values, percentiles);
         let of_times = |get: fn(&RequestTimes) -> Duration| {
             statistics(times.iter().map(|t| ms(get(t))).collect())
+        };
+        let if_known = |get: fn(&RequestTimes) -> Option<Duration>| {
+            statistics(times.iter().filter_map(get).map(ms).collect())
         };
         let decodes = || steps.iter().filter(|s| !s.shape.prefills());
         let sum = |get: fn(&StepShape) -> usize| steps.iter().map(|s| get(&s.shape)).sum::<usize>();
@@ -132,26 +144,28 @@ impl Summary {
             total_token_throughput: rate(prompt_tokens + output_tokens),
             e2el_ms: of_times(|t| t.e2el),
             ttft_ms: of_times(|t| t.ttft),
-            tpot_ms: statistics(times.iter().filter_map(|t| t.tpot).map(ms).collect()),
+            tpot_ms: if_known(|t| t.tpot),
             itl_ms: statistics(times.iter().flat_map(|t| &t.itl).map(|&d| ms(d)).collect()),
-            queue_ms: of_times(|t| t.queue),
-            prefill_ms: of_times(|t| t.prefill),
-            batches: batches.len(),
+            queue_ms: if_known(|t| t.queue),
+            prefill_ms: if_known(|t| t.prefill),
             actual_batch_size: rows,
             batch_utilization_percent: rows.zip(most_rows).map(|(rows, most)| 100.0 * rows / most),
             batch_wait_ms: statistics(batches.iter().map(|b| ms(b.wait)).collect()),
             batch_close_reason: reasons,
-            positions: tokens,
-            padded_positions: padded_tokens,
+            executed: (!steps.is_empty()).then(|| Executed {
+                batches: batches.len(),
+                steps: steps.len(),
+                positions: tokens,
+                padded_positions: padded_tokens,
+                row_steps: sum(|s| s.decode_rows),
+                idle_row_steps: sum(|s| s.idle_rows),
+                preemptions_total: sum(|s| s.preemptions),
+            }),
             padding_waste_percent: percent(padded_tokens, tokens),
-            row_steps: sum(|s| s.decode_rows),
-            idle_row_steps: sum(|s| s.idle_rows),
-            preemptions_total: sum(|s| s.preemptions),
             kv_cache_usage_percent: steps
                 .iter()
                 .filter_map(|s| percent(s.shape.kv_pages_used, s.shape.kv_pages_total))
                 .max_by(f64::total_cmp),
-            steps: steps.len(),
             decode_step_ms: statistics(decodes().map(|s| ms(s.duration)).collect()),
             host_us_per_step: statistics(decodes().map(|s| s.host.as_secs_f64() * 1e6).collect()),
             step_times: step_times(steps),

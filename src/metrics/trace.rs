@@ -24,7 +24,8 @@ pub struct RequestTrace {
     pub scheduled_ms: Option<f64>,
     pub first_token_ms: Option<f64>,
     pub last_token_ms: Option<f64>,
-    /// When its row was free again: the end of its batch, or its own under continuous batching.
+    /// When its row was free again: the end of its batch, or its own under continuous batching and on
+    /// a server.
     pub released_ms: Option<f64>,
     /// 99th percentile of the gaps between its tokens.
     pub itl_p99_ms: Option<f64>,
@@ -73,12 +74,16 @@ pub fn traces(run: usize, finished: &[Finished], batches: &[BatchRecord]) -> Vec
                 batch,
                 reason: request.reason,
                 prompt_tokens: request.prompt_len,
-                output_tokens: request.output.len(),
+                output_tokens: request.token_times.len(),
                 arrival_ms: ms(request.arrival),
                 scheduled_ms: request.scheduled.map(ms),
                 first_token_ms: request.token_times.first().copied().map(ms),
                 last_token_ms: request.token_times.last().copied().map(ms),
-                released_ms: batch.map(|batch| ms(batches[batch].end.unwrap_or(request.finished))),
+                released_ms: match batch {
+                    Some(batch) => Some(batches[batch].end.unwrap_or(request.finished)),
+                    None => request.token_times.last().copied(),
+                }
+                .map(ms),
                 itl_p99_ms: gaps.and_then(p99),
                 preempted_ms: request
                     .preempted

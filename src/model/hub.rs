@@ -43,6 +43,14 @@ pub(super) fn fetch_config(api: &ApiRepo, id: &str) -> Result<PathBuf, ModelErro
         .with_file_name(""))
 }
 
+/// Fetches config.json and tokenizer.json, and returns the folder that holds them.
+pub(super) fn fetch_tokenizer(api: &ApiRepo, id: &str) -> Result<PathBuf, ModelError> {
+    let file = "tokenizer.json";
+    let folder = fetch_config(api, id)?;
+    api.get(file).map_err(|e| failed(id, file, &e))?;
+    Ok(folder)
+}
+
 /// Fetches what is not in the cache yet and returns the folder that holds the files.
 pub(super) fn fetch(api: &ApiRepo, id: &str) -> Result<PathBuf, ModelError> {
     let get = |file: &str| api.get(file).map_err(|e| failed(id, file, &e));
@@ -51,8 +59,7 @@ pub(super) fn fetch(api: &ApiRepo, id: &str) -> Result<PathBuf, ModelError> {
         Err(e) if is_absent(&e) => Ok(false),
         Err(e) => Err(failed(id, file, &e)),
     };
-    let folder = fetch_config(api, id)?;
-    get("tokenizer.json")?;
+    let folder = fetch_tokenizer(api, id)?;
     // A file that the hub does not have is in no cache, and asking for it again would need the
     // network: weights in the cache say that the optional files were asked for before them, and an
     // index that there is no single file.

@@ -87,6 +87,36 @@ impl ModelSpec {
     }
 }
 
+impl Tokenizer {
+    /// The tokenizer of what `--model` names, and the model's shape. Reads no weights.
+    ///
+    /// # Errors
+    /// No such model, a file that is missing or damaged, a family that is not known.
+    pub fn open(source: Option<&str>) -> Result<(ModelSpec, Self), ModelError> {
+        let folder = |name: &str, folder: &Path| {
+            let (path, json) = read(folder, "config.json")?;
+            let spec = Family::read(name, &Config::parse(&path, &json)?)?.1;
+            let (path, json) = read(folder, "tokenizer.json")?;
+            let tokenizer = Self::from_json(&path, &json, spec.vocab)?;
+            Ok((spec, tokenizer))
+        };
+        match Source::parse(source)? {
+            Source::Bundled => {
+                let spec = bundled::spec()?.1;
+                let path = Path::new(bundled::NAME).join("tokenizer.json");
+                let tokenizer = Self::from_json(&path, bundled::TOKENIZER, spec.vocab)?;
+                Ok((spec, tokenizer))
+            }
+            Source::Dummy(spec) => {
+                let tokenizer = Self::stand_in(bundled::TOKENIZER, spec.vocab)?;
+                Ok((spec, tokenizer))
+            }
+            Source::Folder { asked, path } => folder(asked, path),
+            Source::Hub { id } => folder(id, &hub::fetch_tokenizer(&hub::api(id)?, id)?),
+        }
+    }
+}
+
 impl Model {
     /// Opens what `--model` names.
     ///

@@ -1,6 +1,6 @@
 //! The quantities of a cell, once, for the tables and for summary.csv.
 
-use crate::metrics::{Statistics, Summary};
+use crate::metrics::{ClientCost, Executed, Statistics, Summary};
 use crate::sweep::{CellResult, RunMetric, RunResult};
 use crate::telemetry::GpuUsage;
 
@@ -19,7 +19,7 @@ pub const STATISTICS: [(&str, StatisticsOf); 8] = [
 ];
 
 /// Every other number; over several runs its mean, under its name in summary.csv.
-pub const NUMBERS: [(&str, RunMetric); 27] = [
+pub const NUMBERS: [(&str, RunMetric); 32] = [
     ("duration_s", |r| Some(r.summary.duration_s)),
     ("request_throughput", |r| Some(r.summary.request_throughput)),
     ("output_throughput", |r| Some(r.summary.output_throughput)),
@@ -31,10 +31,10 @@ pub const NUMBERS: [(&str, RunMetric); 27] = [
         r.summary.batch_utilization_percent
     }),
     ("padding_waste_percent", |r| r.summary.padding_waste_percent),
-    ("row_steps", |r| Some(r.summary.row_steps as f64)),
-    ("idle_row_steps", |r| Some(r.summary.idle_row_steps as f64)),
+    ("row_steps", |r| executed(r, |e| e.row_steps)),
+    ("idle_row_steps", |r| executed(r, |e| e.idle_row_steps)),
     ("preemptions_total", |r| {
-        Some(r.summary.preemptions_total as f64)
+        executed(r, |e| e.preemptions_total)
     }),
     ("kv_cache_usage_percent", |r| {
         r.summary.kv_cache_usage_percent
@@ -60,10 +60,19 @@ pub const NUMBERS: [(&str, RunMetric); 27] = [
         gpu(r, |g| g.temperature_c.map(f64::from))
     }),
     ("gpu_samples", |r| gpu(r, |g| Some(g.gpu_samples as f64))),
-    ("batches", |r| Some(r.summary.batches as f64)),
-    ("steps", |r| Some(r.summary.steps as f64)),
+    ("batches", |r| executed(r, |e| e.batches)),
+    ("steps", |r| executed(r, |e| e.steps)),
     ("decode_step_ms_mean", |r| {
         r.summary.decode_step_ms.as_ref().map(|s| s.mean)
+    }),
+    ("client_cpu_s", |r| client(r, |c| Some(c.cpu_s))),
+    ("client_busiest_thread_percent", |r| {
+        client(r, |c| Some(c.busiest_thread_percent))
+    }),
+    ("client_late_send_ms_p99", |r| client(r, late_p99)),
+    ("client_loop_lag_ms_p99", |r| client(r, lag_p99)),
+    ("client_tokens_per_chunk", |r| {
+        client(r, |c| c.tokens_per_chunk)
     }),
 ];
 
@@ -150,6 +159,23 @@ pub const RESOURCES: [Column; 10] = [
     nvml("DRAM\nbandw. %", |r| gpu(r, |g| g.dram_bandwidth_percent)),
 ];
 
+/// What the client of a server cost itself.
+pub const CLIENT: [Column; 6] = [
+    plain("busiest\nthread %", |r| {
+        client(r, |c| Some(c.busiest_thread_percent))
+    }),
+    plain("CPU\nµs/token", |r| {
+        let tokens = Some(r.summary.output_tokens as f64).filter(|n| *n > 0.0)?;
+        client(r, |c| Some(c.cpu_s)).map(|cpu_s| cpu_s * 1e6 / tokens)
+    }),
+    plain("sent late\nP99 ms", |r| client(r, late_p99)),
+    plain("loop lag\nP99 ms", |r| client(r, lag_p99)),
+    plain("tokens\n/chunk", |r| client(r, |c| c.tokens_per_chunk)),
+    plain("ended\nearly", |r| {
+        client(r, |c| Some(c.ended_early as f64))
+    }),
+];
+
 /// True when the percentiles of any run rest on too few requests.
 pub fn few_samples(result: &CellResult) -> bool {
     let mut all = result.runs.iter().map(|r| r.summary.e2el_ms.as_ref());
@@ -163,6 +189,22 @@ pub fn short_window(result: &CellResult) -> bool {
 
 fn gpu(run: &RunResult, of: fn(&GpuUsage) -> Option<f64>) -> Option<f64> {
     run.gpu.as_ref().and_then(of)
+}
+
+fn executed(run: &RunResult, of: fn(&Executed) -> usize) -> Option<f64> {
+    run.summary.executed.as_ref().map(|e| of(e) as f64)
+}
+
+fn client(run: &RunResult, of: fn(&ClientCost) -> Option<f64>) -> Option<f64> {
+    run.client.as_ref().and_then(of)
+}
+
+fn late_p99(client: &ClientCost) -> Option<f64> {
+    client.late_send_ms.as_ref().map(|s| s.p99)
+}
+
+fn lag_p99(client: &ClientCost) -> Option<f64> {
+    client.loop_lag_ms.as_ref().map(|s| s.p99)
 }
 
 fn memory_mib(run: &RunResult) -> Option<f64> {

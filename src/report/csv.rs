@@ -4,7 +4,7 @@
 use super::columns::{NUMBERS, STATISTICS, few_samples, short_window};
 use crate::Error;
 use crate::metrics::{RequestTrace, Statistics};
-use crate::sweep::{CellResult, LoadSpec, WITH_CONFIDENCE};
+use crate::sweep::{CellResult, LoadSpec, PolicyKind, WITH_CONFIDENCE};
 
 type Statistic = fn(&Statistics) -> f64;
 
@@ -100,7 +100,10 @@ fn line(result: &CellResult, percentiles: &[f64]) -> Vec<String> {
     };
     let mut fields = vec![
         cell.policy.to_string(),
-        cell.batch_size.to_string(),
+        match cell.policy {
+            PolicyKind::Server => String::new(),
+            _ => cell.batch_size.to_string(),
+        },
         number(cell.window_ms),
         cell.padding.to_string(),
         cell.prompts.clone(),

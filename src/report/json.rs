@@ -74,8 +74,9 @@ pub struct Header {
     pub gpu: Option<GpuInfo>,
     /// Device and compute type of the runner.
     pub runner: String,
-    pub kv: KvInfo,
-    pub memory: MemoryInfo,
+    /// None of a server.
+    pub kv: Option<KvInfo>,
+    pub memory: Option<MemoryInfo>,
     /// Everything that `--resume` demands to be the same, the seed among it.
     pub config: Value,
     pub cells_total: usize,

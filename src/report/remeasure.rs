@@ -12,14 +12,16 @@ pub fn remeasure(header: &Header, result: &CellResult) -> String {
     let mut words: Vec<String> = vec!["batchlab".into(), "sweep".into()];
     words.extend(header.engine_options.iter().cloned());
     let mut option = |name: &str, value: String| words.extend([name.to_string(), value]);
-    option("--policies", cell.policy.to_string());
-    option("--batch-sizes", cell.batch_size.to_string());
+    if cell.policy != PolicyKind::Server {
+        option("--policies", cell.policy.to_string());
+        option("--batch-sizes", cell.batch_size.to_string());
+    }
     let windows = match cell.policy {
         PolicyKind::Static | PolicyKind::Dynamic => {
             option("--padding", cell.padding.to_string());
             "--windows-ms"
         }
-        PolicyKind::Continuous => "--prefill-windows-ms",
+        PolicyKind::Continuous | PolicyKind::Server => "--prefill-windows-ms",
     };
     if let Some(window) = cell.window_ms {
         option(windows, window.to_string());

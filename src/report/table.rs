@@ -2,10 +2,10 @@
 
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 
-use super::columns::{Column, LATENCY, Mark, RESOURCES, few_samples, short_window};
-use crate::metrics::Statistics;
+use super::columns::{CLIENT, Column, LATENCY, Mark, RESOURCES, few_samples, short_window};
+use crate::metrics::{ClientCost, Counted, Statistics};
 use crate::number::short;
-use crate::sweep::{CellResult, CellSpec, LoadSpec, Reference};
+use crate::sweep::{CellResult, CellSpec, LoadSpec, PolicyKind, Reference};
 use crate::telemetry::{ComparedQuantity, SHORTEST_WINDOW};
 
 const WIDTH: usize = 120;
@@ -31,7 +31,16 @@ pub fn tables(results: &[CellResult]) -> String {
     for (title, members) in &groups {
         text += &format!("\n{}\n", clipped(title));
         text += &format!("{}\n\n", latency(members));
-        text += &format!("{}\n", resources(members));
+        // Of a server without a GPU nothing of it is known.
+        if RESOURCES
+            .iter()
+            .any(|c| members.iter().any(|r| r.mean(c.of).is_some()))
+        {
+            text += &format!("{}\n", resources(members));
+        }
+        if members[0].runs.iter().any(|run| run.client.is_some()) {
+            text += &format!("\nThe client itself\n{}\n", client(members));
+        }
         for note in notes(members) {
             text += &format!("{note}\n");
         }
@@ -51,15 +60,27 @@ fn title(cell: &CellSpec) -> String {
         } => format!(
             "Poisson: {percent} % of the request rate that the closed loop reached at this batch size"
         ),
-        LoadSpec::Share { percent, .. } => format!(
+        LoadSpec::Share {
+            percent,
+            of: Reference::LargestBatch,
+            ..
+        } => format!(
             "Poisson: {percent} % of the request rate that the largest batch reached in a closed loop"
         ),
+        // One table for all shares: a server is what it is under each of them.
+        LoadSpec::Share { .. } => {
+            "Poisson: shares of the best request rate that a closed loop reached".into()
+        }
         LoadSpec::Poisson { rate, .. } => format!("Poisson: {rate} requests per second"),
         LoadSpec::Offline => "Offline: all requests at once".to_string(),
     };
+    let padding = match cell.policy {
+        PolicyKind::Server => String::new(),
+        _ => format!(" · {}", cell.padding),
+    };
     format!(
-        "{load} · {} · output {} · prompt: {}",
-        cell.padding, cell.output_len, cell.prompts
+        "{load}{padding} · output {} · prompt: {}",
+        cell.output_len, cell.prompts
     )
 }
 
@@ -77,23 +98,26 @@ fn cut(text: &str, width: usize) -> String {
     }
 }
 
-fn latency(results: &[&CellResult]) -> Table {
-    let load = match results[0].cell.load {
-        LoadSpec::Closed { .. } => Some("clients"),
-        LoadSpec::Poisson { .. } | LoadSpec::Share { .. } => Some("req/s\nsent"),
+/// Clients or requests per second, under their heading.
+fn load(result: &CellResult) -> Option<(&'static str, String)> {
+    match result.cell.load {
+        LoadSpec::Closed { concurrency } => Some(("clients", concurrency.to_string())),
+        LoadSpec::Poisson { .. } | LoadSpec::Share { .. } => {
+            Some(("req/s\nsent", short(result.request_rate)))
+        }
         LoadSpec::Offline => None,
-    };
+    }
+}
+
+fn latency(results: &[&CellResult]) -> Table {
     let mut header = vec!["policy", "batch", "window\nms"];
-    header.extend(load);
+    header.extend(load(results[0]).map(|(heading, _)| heading));
     header.extend(LATENCY.iter().map(|c| c.heading));
     header.push("n");
     let mut table = empty(header);
     for result in results {
         let mut row = setting(&result.cell);
-        row.extend(load.map(|_| match result.cell.load {
-            LoadSpec::Closed { concurrency } => concurrency.to_string(),
-            _ => short(result.request_rate),
-        }));
+        row.extend(load(result).map(|(_, value)| value));
         row.extend(LATENCY.iter().map(|c| value(result, c)));
         let n: usize = result.runs.iter().map(|r| r.summary.completed).sum();
         row.push(n.to_string());
@@ -118,9 +142,28 @@ fn resources(results: &[&CellResult]) -> Table {
     aligned(table)
 }
 
+/// What the client of a server cost, under each load.
+fn client(results: &[&CellResult]) -> Table {
+    let mut header = vec!["policy"];
+    header.extend(load(results[0]).map(|(heading, _)| heading));
+    header.extend(CLIENT.iter().map(|c| c.heading));
+    let mut table = empty(header);
+    for result in results {
+        let mut row = vec![result.cell.policy.to_string()];
+        row.extend(load(result).map(|(_, value)| value));
+        row.extend(CLIENT.iter().map(|c| value(result, c)));
+        table.add_row(row);
+    }
+    aligned(table)
+}
+
 fn setting(cell: &CellSpec) -> Vec<String> {
     let window = cell.window_ms.map_or("–".into(), |w| w.to_string());
-    vec![cell.policy.to_string(), cell.batch_size.to_string(), window]
+    let size = match cell.policy {
+        PolicyKind::Server => "–".into(),
+        _ => cell.batch_size.to_string(),
+    };
+    vec![cell.policy.to_string(), size, window]
 }
 
 fn value(result: &CellResult, column: &Column) -> String {
@@ -173,7 +216,7 @@ fn notes(results: &[&CellResult]) -> Vec<String> {
         let failed: usize = result.runs.iter().map(|r| r.summary.failed).sum();
         if failed > 0 {
             let all: usize = result.runs.iter().map(|r| r.summary.requests).sum();
-            let what = format!("{failed} of {all} requests timed out or were rejected");
+            let what = format!("{failed} of {all} requests timed out, were rejected or failed");
             notes.push(clipped(&format!("{what}: {}", result.cell)));
         }
     }
@@ -181,14 +224,43 @@ fn notes(results: &[&CellResult]) -> Vec<String> {
         let preempted: usize = result
             .runs
             .iter()
-            .map(|r| r.summary.preemptions_total)
+            .filter_map(|r| Some(r.summary.executed?.preemptions_total))
             .sum();
         if preempted > 0 {
             let what = format!("{preempted} times a row gave its KV pages to an older one");
             notes.push(clipped(&format!("{what}: {}", result.cell)));
         }
     }
+    let clients = results.iter().flat_map(|r| &r.runs);
+    let counted = clients.filter_map(|run| Some(run.client.as_ref()?.counted));
+    if let Some(counted) = counted.max().filter(|c| *c != Counted::EachChunk) {
+        notes.push(clipped(&counted.to_string()));
+    }
+    notes.extend(results.iter().flat_map(|r| of_client(r)));
     notes
+}
+
+/// What a server's client says of its runs.
+fn of_client(result: &CellResult) -> Vec<String> {
+    let cell = &result.cell;
+    let clients = || result.runs.iter().filter_map(|r| r.client.as_ref());
+    let mut notes = Vec::new();
+    if let Some(doubt) = clients().find_map(ClientCost::doubt) {
+        notes.push(format!(
+            "the client may be what was measured, {doubt}: {cell}"
+        ));
+    }
+    let early: usize = clients().map(|c| c.ended_early).sum();
+    if early > 0 {
+        notes.push(format!(
+            "{early} outputs ended early in spite of ignore_eos: {cell}"
+        ));
+    }
+    let causes = clients().flat_map(|c| &c.failures);
+    if let Some((cause, count)) = causes.max_by_key(|(_, count)| **count) {
+        notes.push(format!("{count} times: {cause}: {cell}"));
+    }
+    notes.iter().map(|note| clipped(note)).collect()
 }
 
 /// What a sweep would measure.
@@ -274,6 +346,7 @@ mod tests {
             summary,
             gpu,
             j_per_output_token: Some(0.001_234),
+            client: None,
         };
         let interval = crate::metrics::confidence_interval(&[1e6, 2e6], 0.95).unwrap();
         let confidence = ["e2el_ms_mean", "output_throughput"];

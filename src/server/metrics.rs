@@ -327,5 +327,6 @@ fn finish_reason(reason: FinishReason) -> &'static str {
         FinishReason::Cancelled => "cancelled",
         FinishReason::TimedOut => "timed_out",
         FinishReason::Rejected => "rejected",
+        FinishReason::Failed => "failed",
     }
 }

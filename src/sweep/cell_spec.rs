@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{LoadSpec, MeasureOptions};
+use crate::Error;
 use crate::batching::{Continuous, Dynamic, Policy, Static};
 use crate::scheduler::Padding;
 
@@ -15,6 +16,8 @@ pub enum PolicyKind {
     Static,
     Dynamic,
     Continuous,
+    /// Whatever a server does.
+    Server,
 }
 
 impl fmt::Display for PolicyKind {
@@ -23,6 +26,7 @@ impl fmt::Display for PolicyKind {
             Self::Static => "static",
             Self::Dynamic => "dynamic",
             Self::Continuous => "continuous",
+            Self::Server => "server",
         })
     }
 }
@@ -31,12 +35,14 @@ impl fmt::Display for PolicyKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CellSpec {
     pub policy: PolicyKind,
-    /// Rows that run together, at most: `--max-num-seqs` of `continuous`.
+    /// Rows that run together, at most: `--max-num-seqs` of `continuous`. Of a server, which keeps its
+    /// own to itself, the clients of a closed loop; 0 of its other loads.
+    #[serde(default, skip_serializing_if = "is_unknown")]
     pub batch_size: usize,
     /// None for `static`, which does not watch the time, and for `continuous` without a prefill
     /// window.
     pub window_ms: Option<f64>,
-    /// `continuous` is always ragged.
+    /// `continuous` is always ragged; a server is taken for it.
     pub padding: Padding,
     pub prompts: String,
     pub output_len: String,
@@ -55,18 +61,35 @@ impl CellSpec {
         format!("{}{window}{}", self.policy, self.padding_name())
     }
 
+    /// With the batch size: "batch 8 static", "server".
+    pub fn sized_setting(&self) -> String {
+        match self.policy {
+            PolicyKind::Server => self.setting(),
+            _ => format!("{} {}", self.size(), self.setting()),
+        }
+    }
+
+    /// "batch 8", of a server "8 clients".
+    pub fn size(&self) -> String {
+        match (self.policy, self.batch_size) {
+            (PolicyKind::Server, 1) => "1 client".into(),
+            (PolicyKind::Server, clients) => format!("{clients} clients"),
+            (_, size) => format!("batch {size}"),
+        }
+    }
+
     /// After a policy that may pad, what is not usual.
     fn padding_name(&self) -> &'static str {
         match (self.policy, self.padding) {
-            (PolicyKind::Continuous, _) | (_, Padding::Padded) => "",
+            (PolicyKind::Continuous | PolicyKind::Server, _) | (_, Padding::Padded) => "",
             (_, Padding::Ragged) => " ragged",
         }
     }
 
-    /// The policy of this setting.
-    pub fn policy(&self, options: &MeasureOptions) -> Box<dyn Policy> {
+    /// The policy of this setting. Errors: only a server knows it.
+    pub fn policy(&self, options: &MeasureOptions) -> Result<Box<dyn Policy>, Error> {
         let window = Duration::from_secs_f64(self.window_ms.unwrap_or_default() / 1e3);
-        match self.policy {
+        Ok(match self.policy {
             PolicyKind::Static => Box::new(Static {
                 batch_size: self.batch_size,
             }),
@@ -85,12 +108,23 @@ impl CellSpec {
                 max_num_batched_tokens: options.max_num_batched_tokens,
                 prefill_window: window,
             }),
-        }
+            PolicyKind::Server => {
+                let message = "a server's cell cannot be measured here; give --target";
+                return Err(Error::Usage(message.into()));
+            }
+        })
     }
+}
+
+fn is_unknown(batch_size: &usize) -> bool {
+    *batch_size == 0
 }
 
 impl fmt::Display for CellSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.policy == PolicyKind::Server {
+            return write!(f, "server, {}", self.load);
+        }
         write!(f, "{} batch {}", self.policy, self.batch_size)?;
         if let Some(window) = self.window_ms {
             write!(f, " window {window} ms")?;

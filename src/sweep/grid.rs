@@ -17,6 +17,7 @@ const LONGEST_WINDOW_MS: f64 = 600_000.0;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Grid {
     pub policies: Vec<PolicyKind>,
+    /// Of a server: the clients of its closed loops.
     pub batch_sizes: Vec<usize>,
     /// The wait windows of `dynamic`; `static` has none.
     pub windows_ms: Vec<f64>,
@@ -34,17 +35,21 @@ impl Grid {
     /// Refuses what cannot be measured, naming the option.
     pub fn validate(&self) -> Result<(), Error> {
         let usage = |message: String| Err(Error::Usage(message));
+        let sizes = match self.policies.contains(&PolicyKind::Server) {
+            true => "--max-concurrency",
+            false => "--batch-sizes",
+        };
         not_empty("--policies", &self.policies, "static,continuous")?;
-        not_empty("--batch-sizes", &self.batch_sizes, "1,4,8")?;
+        not_empty(sizes, &self.batch_sizes, "1,4,8")?;
         not_empty("--prompt", &self.prompts, "a text")?;
         not_empty("--output-len", &self.output_lens, "32")?;
         not_empty("--padding", &self.paddings, "padded")?;
         once("--policies", &self.policies)?;
-        once("--batch-sizes", &self.batch_sizes)?;
+        once(sizes, &self.batch_sizes)?;
         once("--prompt, --prompt-file and --input-len", &self.prompts)?;
         once("--output-len", &self.output_lens)?;
         once("--padding", &self.paddings)?;
-        batch_sizes("--batch-sizes", &self.batch_sizes)?;
+        batch_sizes(sizes, &self.batch_sizes)?;
         windows("--windows-ms", &self.windows_ms)?;
         windows("--prefill-windows-ms", &self.prefill_windows_ms)?;
         if self.policies.contains(&PolicyKind::Dynamic) {
@@ -83,7 +88,7 @@ impl Grid {
             PolicyKind::Continuous if !self.prefill_windows_ms.is_empty() => {
                 self.prefill_windows_ms.clone()
             }
-            PolicyKind::Static | PolicyKind::Continuous => return vec![None],
+            PolicyKind::Static | PolicyKind::Continuous | PolicyKind::Server => return vec![None],
             PolicyKind::Dynamic => self.windows_ms.clone(),
         };
         windows.sort_by(f64::total_cmp);
@@ -93,7 +98,7 @@ impl Grid {
     fn paddings(&self, policy: PolicyKind) -> &[Padding] {
         match policy {
             PolicyKind::Static | PolicyKind::Dynamic => &self.paddings,
-            PolicyKind::Continuous => &[Padding::Ragged],
+            PolicyKind::Continuous | PolicyKind::Server => &[Padding::Ragged],
         }
     }
 
@@ -132,7 +137,7 @@ impl Grid {
         for &policy in &self.policies {
             for window_ms in self.windows(policy) {
                 for &padding in self.paddings(policy) {
-                    cells.push(CellSpec {
+                    let cell = CellSpec {
                         policy,
                         batch_size,
                         window_ms,
@@ -140,10 +145,24 @@ impl Grid {
                         prompts: work.prompts.into(),
                         output_len: work.output_len.into(),
                         load,
-                    });
+                    };
+                    match policy {
+                        PolicyKind::Server => add_load(cell, cells),
+                        _ => cells.push(cell),
+                    }
                 }
             }
         }
+    }
+}
+
+/// A server knows no batch sizes: a load that is no closed loop stands there once.
+fn add_load(mut cell: CellSpec, cells: &mut Vec<CellSpec>) {
+    if !matches!(cell.load, LoadSpec::Closed { .. }) {
+        cell.batch_size = 0;
+    }
+    if !cells.contains(&cell) {
+        cells.push(cell);
     }
 }
 

@@ -17,6 +17,8 @@ pub enum Reference {
     OwnBatch,
     /// At the largest batch size, so that cells of all batch sizes face the same arrivals.
     LargestBatch,
+    /// The one that reached most: what a server can do.
+    Best,
 }
 
 /// What `--load` asks for.
@@ -116,6 +118,16 @@ impl LoadChoice {
             concurrency: batch_sizes.iter().max().map(|largest| 2 * largest),
             percents: vec![10.0, 25.0, 50.0, 75.0, 90.0, 110.0],
             of: Reference::LargestBatch,
+            burstiness,
+        }
+    }
+
+    /// Of a server: closed loops, then Poisson from little to more than the best of them served.
+    pub fn server(burstiness: f64) -> Self {
+        Self::Shares {
+            concurrency: None,
+            percents: vec![25.0, 50.0, 75.0, 90.0, 110.0],
+            of: Reference::Best,
             burstiness,
         }
     }

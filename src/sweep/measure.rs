@@ -1,19 +1,16 @@
 //! Measuring one cell: warm-up, then the load, as often as asked.
 
-use std::ops::ControlFlow;
 use std::time::Duration;
 
 use super::options::MOST_REQUESTS;
 use super::result::confidence;
-use super::{CellResult, CellSpec, MeasureOptions, RunResult};
+use super::{CellResult, CellSpec, MeasureOptions, RunResult, Service};
 use crate::Error;
 use crate::clock::Clock;
-use crate::engine::{Engine, EngineConfig};
 use crate::metrics::{RequestTrace, Summary, traces};
-use crate::runner::Runner;
 use crate::sampling::Sampling;
 use crate::telemetry::Sampler;
-use crate::workload::{Arrivals, Ask, LengthMix, Load, RequestOptions, drive, from_lines, random};
+use crate::workload::{Arrivals, Ask, LengthMix, Load, RequestOptions, from_lines, random};
 
 /// The observer hears of a running cell this often.
 const NEWS: Duration = Duration::from_millis(100);
@@ -38,14 +35,13 @@ pub struct Workload {
 
 /// Everything that a cell is measured with.
 pub struct Measure<'a> {
-    pub runner: &'a mut dyn Runner,
+    pub service: &'a mut dyn Service,
     pub clock: &'a dyn Clock,
     pub gpu: Option<&'a Sampler>,
     pub options: &'a MeasureOptions,
     pub workloads: &'a [Workload],
     pub output_lens: &'a [LengthMix],
-    /// Of the model: its longest context, its vocabulary and what ends a sequence.
-    pub max_positions: usize,
+    /// Of the model: its vocabulary and what ends a sequence.
     pub vocab: usize,
     pub eos_tokens: &'a [u32],
 }
@@ -148,9 +144,11 @@ impl Measure<'_> {
         Ok(enough.max(self.options.num_prompts))
     }
 
-    /// Full batches, as they will come. Returns the requests per second that they reached.
+    /// Full batches, as they will come; of a server whose rows nobody knows, one request. Returns the
+    /// requests per second that they reached.
     fn warm_up(&mut self, cell: &CellSpec) -> Result<f64, Error> {
-        let requests = self.options.num_warmups.unwrap_or(cell.batch_size);
+        let concurrency = cell.batch_size.max(1);
+        let requests = self.options.num_warmups.unwrap_or(concurrency);
         if requests == 0 {
             return Ok(0.0);
         }
@@ -158,9 +156,7 @@ impl Measure<'_> {
         let run = Run {
             index: 0,
             cell,
-            load: Load::Closed {
-                concurrency: cell.batch_size,
-            },
+            load: Load::Closed { concurrency },
             asks: self.asks(cell, requests, seed)?,
             seed,
         };
@@ -189,12 +185,6 @@ impl Measure<'_> {
         run: Run<'_>,
         news: News<'_>,
     ) -> Result<(RunResult, Vec<RequestTrace>), Error> {
-        let config = EngineConfig {
-            policy: run.cell.policy(self.options),
-            padding: run.cell.padding,
-            max_queue_size: self.options.max_queue_size,
-            max_positions: self.max_positions,
-        };
         let timeout = self.options.timeout_ms.map(|ms| ms / 1e3);
         let options = RequestOptions {
             stop_tokens: match self.options.ignore_eos {
@@ -205,32 +195,31 @@ impl Measure<'_> {
             timeout: timeout.and_then(|s| Duration::try_from_secs_f64(s).ok()),
         };
         let clock = self.clock;
-        let mut engine = Engine::new(self.runner, clock, config);
         let requests = run.asks.len();
         let begin = clock.now();
-        let mut arrivals =
+        let arrivals =
             Arrivals::new(run.asks, run.load, options, begin, run.seed).map_err(Error::Usage)?;
         let (mut ended, mut tokens, mut next_news) = (0, 0, begin + NEWS);
-        let finished = drive(&mut engine, &mut arrivals, |progress| {
-            ended += progress.finished.len();
-            tokens += progress.tokens.len();
-            let now = clock.now();
-            if now >= next_news {
-                next_news = now + NEWS;
-                let seconds = (now - begin).as_secs_f64();
-                news(ended as f64 / requests as f64, tokens as f64 / seconds);
-            }
-            ControlFlow::Continue(Vec::new())
-        })?;
-        let records = engine.records();
+        let ran = self
+            .service
+            .run(run.cell, arrivals, &mut |more_ended, more_tokens| {
+                ended += more_ended;
+                tokens += more_tokens;
+                let now = clock.now();
+                if now >= next_news {
+                    next_news = now + NEWS;
+                    let seconds = (now - begin).as_secs_f64();
+                    news(ended as f64 / requests as f64, tokens as f64 / seconds);
+                }
+            })?;
         let summary = Summary::of(
-            &finished,
-            &records.batches,
-            &records.steps,
+            &ran.finished,
+            &ran.records.batches,
+            &ran.records.steps,
             &self.options.metric_percentiles,
         );
         let gpu = self.gpu.map(|sampler| sampler.window(begin, clock.now()));
-        let requests = traces(run.index, &finished, &records.batches);
+        let requests = traces(run.index, &ran.finished, &ran.records.batches);
         let result = RunResult {
             j_per_output_token: gpu
                 .as_ref()
@@ -239,6 +228,7 @@ impl Measure<'_> {
                 .map(|joules| joules / summary.output_tokens as f64),
             summary,
             gpu,
+            client: ran.client,
         };
         Ok((result, requests))
     }

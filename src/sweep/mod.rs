@@ -1,4 +1,4 @@
-//! Measuring a grid of settings, one cell after another, on one runner.
+//! Measuring a grid of settings, one cell after another, on one runner or one server.
 
 mod cell_spec;
 mod experiment;
@@ -8,6 +8,7 @@ mod measure;
 mod options;
 mod result;
 mod resume;
+mod service;
 
 pub use cell_spec::{CellSpec, PolicyKind};
 pub use experiment::{Experiment, Preset};
@@ -17,6 +18,7 @@ pub use measure::{Measure, Measured, Prompts, Sent, Workload};
 pub use options::MeasureOptions;
 pub use result::{CellResult, RunMetric, RunResult, WITH_CONFIDENCE};
 pub use resume::{differences, read_cells};
+pub use service::{Heard, InProcess, Ran, Service};
 
 use std::time::Duration;
 
@@ -98,7 +100,7 @@ fn offline_requests(cell: &CellSpec, results: &[CellResult]) -> Option<usize> {
 
 /// The rate of an open load: as given, or a share of the request throughput that the closed loop
 /// reached for the same work, at the load's reference batch size, in the first cell of that loop: so
-/// every policy, window and padding faces the same load.
+/// every policy, window and padding faces the same load. Of a server, a share of the best.
 fn request_rate(
     cell: &CellSpec,
     cells: &[CellSpec],
@@ -114,11 +116,22 @@ fn request_rate(
         let of_work = cells.iter().filter(closed);
         of_work.filter(|c| c.same_work(cell))
     };
+    let reached = |c: &CellSpec| {
+        let result = results.iter().find(|r| &r.cell == c)?;
+        result.mean(|run| Some(run.summary.request_throughput))
+    };
     let batch_size = match of {
         Reference::OwnBatch => cell.batch_size,
         Reference::LargestBatch => {
             let sizes = closed().map(|c| c.batch_size);
             sizes.max().unwrap_or(cell.batch_size)
+        }
+        Reference::Best => {
+            let best = closed().max_by(|a, b| {
+                let [a, b] = [a, b].map(|c| reached(c).unwrap_or_default());
+                a.total_cmp(&b)
+            });
+            best.map_or(cell.batch_size, |c| c.batch_size)
         }
     };
     // Of several closed loops of that size: the premise's own, or the one with the most clients.
@@ -133,14 +146,18 @@ fn request_rate(
         .filter(|c| c.batch_size == batch_size)
         .rev()
         .max_by_key(clients)
-        .and_then(|c| results.iter().find(|r| &r.cell == c))
-        .and_then(|r| r.mean(|run| Some(run.summary.request_throughput)))
+        .and_then(reached)
         .filter(|&throughput| throughput > 0.0);
     let share = |throughput: f64| Some(throughput * percent / 100.0);
     reference.map(share).ok_or_else(|| {
+        let size = CellSpec {
+            batch_size,
+            ..cell.clone()
+        }
+        .size();
         Error::Usage(format!(
-            "no request of the closed loop at batch size {batch_size} was completed, so there is \
-             no throughput to take {percent} % of; raise --timeout-ms or give --request-rate"
+            "no request of the closed loop ({size}) was completed, so there is no throughput to \
+             take {percent} % of; raise --timeout-ms or give --request-rate"
         ))
     })
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::CellSpec;
-use crate::metrics::{Interval, Summary, confidence_interval};
+use crate::metrics::{ClientCost, Interval, Summary, confidence_interval};
 use crate::telemetry::GpuUsage;
 
 const CONFIDENCE: f64 = 0.95;
@@ -17,6 +17,9 @@ pub struct RunResult {
     /// None without a GPU.
     pub gpu: Option<GpuUsage>,
     pub j_per_output_token: Option<f64>,
+    /// Of a server's client; none where requests ran in this process.
+    #[serde(default)]
+    pub client: Option<ClientCost>,
 }
 
 /// What a cell gave.

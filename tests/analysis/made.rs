@@ -63,14 +63,14 @@ pub fn header(cells_total: usize, model: &str) -> Header {
         machine: Machine::this(),
         gpu: None,
         runner: "scripted".into(),
-        kv: KvInfo {
+        kv: Some(KvInfo {
             kv_bytes_per_token: 1024,
             page_size: 32,
             pages: 1000,
             predicted_bytes: 1000 << 20,
             allocated_bytes: None,
-        },
-        memory: MemoryInfo::default(),
+        }),
+        memory: Some(MemoryInfo::default()),
         config: serde_json::json!({"model": model}),
         cells_total,
         engine_options: vec!["--device".into(), "cpu".into()],
@@ -122,6 +122,7 @@ pub fn cell_of_runs(index: usize, spec: CellSpec, shapes: &[Shape]) -> Measured 
             summary: Summary::of(&finished, &batches, &steps, &[]),
             gpu: None,
             j_per_output_token: None,
+            client: None,
         });
     }
     Measured {

@@ -26,7 +26,7 @@ fn write(folder: &Path, cells: &[Measured], samples: &[GpuSample]) {
 fn page(folder: &Path) -> String {
     let saved = SavedSweep::open(folder).unwrap();
     let context = Context {
-        kv_pool_bytes: saved.header.kv.predicted_bytes,
+        kv_pool_bytes: saved.header.kv.unwrap().predicted_bytes,
         samples: &|index| saved.samples(index),
         own: None,
     };

@@ -2,11 +2,11 @@
 
 use batchlab::Error;
 use batchlab::clock::ManualClock;
-use batchlab::metrics::RequestTrace;
+use batchlab::metrics::{RequestTrace, Summary};
 use batchlab::scheduler::Padding;
 use batchlab::sweep::{
-    CellResult, CellSpec, Grid, LoadChoice, LoadSpec, Measure, MeasureOptions, Measured, Observer,
-    Outcome, PolicyKind, Prompts, Workload, run,
+    CellResult, CellSpec, Grid, InProcess, LoadChoice, LoadSpec, Measure, MeasureOptions, Measured,
+    Observer, Outcome, PolicyKind, Prompts, Workload, run,
 };
 use batchlab::telemetry::GpuSample;
 
@@ -75,11 +75,18 @@ fn sweep_of(grid: &Grid, results: &mut Vec<CellResult>, stop_after: usize) -> (O
         requests: Vec::new(),
         stop_after,
     };
-    let mut measure = Measure {
+    let options = options();
+    let mut service = InProcess {
         runner: &mut runner,
         clock: &clock,
+        options: &options,
+        max_positions: 256,
+    };
+    let mut measure = Measure {
+        service: &mut service,
+        clock: &clock,
         gpu: None,
-        options: &options(),
+        options: &options,
         workloads: &[Workload {
             label: "p".into(),
             prompts: Prompts::Lines(vec![vec![1, 2, 3]]),
@@ -89,7 +96,6 @@ fn sweep_of(grid: &Grid, results: &mut Vec<CellResult>, stop_after: usize) -> (O
             .iter()
             .map(|mix| mix.parse().unwrap())
             .collect::<Vec<_>>(),
-        max_positions: 256,
         vocab: 100,
         eos_tokens: &[],
     };
@@ -223,8 +229,10 @@ fn continuous_does_the_work_of_static_in_fewer_steps() {
     assert!(fixed.idle_percent().unwrap() > 20.0);
     // Every decoded token but each request's first is a row-step, idle ones come on top.
     let decoded = continuous.output_tokens - continuous.completed;
-    assert_eq!(continuous.row_steps, decoded);
-    assert_eq!(fixed.row_steps - fixed.idle_row_steps, decoded);
+    let executed = |summary: &Summary| summary.executed.unwrap();
+    let (batches, steps) = (executed(fixed), executed(continuous));
+    assert_eq!(steps.row_steps, decoded);
+    assert_eq!(batches.row_steps - batches.idle_row_steps, decoded);
     assert!(continuous.output_throughput > 1.3 * fixed.output_throughput);
     // Four rows of a step but for the end of the load; four of every batch.
     let rows = continuous.actual_batch_size.unwrap();

@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::estimate::Estimate;
 use super::scaling::ScalingPoint;
-use crate::sweep::Measured;
+use crate::sweep::{Measured, PolicyKind};
 
 /// What the data say to a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +52,12 @@ pub struct Evidence<'a> {
     pub gpu_utilization: &'a [(usize, Option<Estimate>)],
 }
 
-/// Every claim, in day2's order.
+/// Every claim, in day2's order. None of a server, which keeps its batches to itself.
 pub fn verdicts(evidence: &Evidence<'_>) -> Vec<Verdict> {
+    let is_server = |c: &Measured| c.result.cell.policy == PolicyKind::Server;
+    if !evidence.cells.is_empty() && evidence.cells.iter().all(is_server) {
+        return Vec::new();
+    }
     vec![
         batch_size::swallows(evidence.scaling),
         batch_size::trades_off(evidence.ladder),

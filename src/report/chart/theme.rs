@@ -51,6 +51,8 @@ pub fn series(index: usize) -> Color {
 pub enum Phase {
     Waiting,
     Prefill,
+    /// Waiting and prefill, where a server does not tell them apart.
+    FirstToken,
     Decode,
     /// Its own work is done, its batch is not.
     Idle,
@@ -59,9 +61,10 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Waiting,
         Self::Prefill,
+        Self::FirstToken,
         Self::Decode,
         Self::Idle,
         Self::Preempted,
@@ -71,6 +74,7 @@ impl Phase {
         match self {
             Self::Waiting => "waiting",
             Self::Prefill => "prefill",
+            Self::FirstToken => "until the first token",
             Self::Decode => "decode",
             Self::Idle => "idle",
             Self::Preempted => "preempted",
@@ -79,7 +83,7 @@ impl Phase {
 
     pub fn color(self) -> Color {
         match self {
-            Self::Waiting => DELAY,
+            Self::Waiting | Self::FirstToken => DELAY,
             Self::Prefill => PALETTE[1],
             Self::Decode => PALETTE[0],
             Self::Idle => WASTE,

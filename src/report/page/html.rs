@@ -25,6 +25,7 @@ struct Page<'a> {
     house_css: &'static str,
     picture_css: String,
     model: &'a str,
+    question: &'static str,
     facts: Vec<(&'static str, String)>,
     unfinished: Option<String>,
     conclusion: &'a [String],
@@ -115,6 +116,10 @@ pub fn page(
         house_css: HOUSE_CSS,
         picture_css: theme::css(),
         model: header.model(),
+        question: match header.kv {
+            Some(_) => "Which batch size, wait window and policy to serve this model with",
+            None => "Which load this server sustains",
+        },
         facts: facts(saved),
         unfinished: unfinished(saved),
         conclusion: &analysis.conclusion,
@@ -163,6 +168,11 @@ fn facts(saved: &SavedSweep) -> Vec<(&'static str, String)> {
             machine.kernel.as_deref().unwrap_or_default()
         ),
     ));
+    let runs = saved.cells.iter().flat_map(|c| &c.result.runs);
+    let clients = runs.filter_map(|run| run.client.as_ref());
+    if let Some(counted) = clients.map(|c| c.counted).max() {
+        facts.push(("Tokens", counted.to_string()));
+    }
     facts.push((
         "Measured",
         format!("{} to {}", header.started_utc, header.written_utc),

@@ -6,7 +6,7 @@ use crate::analysis::{
     Analysis, Axis as CellAxis, Estimate, LATENCY, Premise, Quantity, THROUGHPUT, lines,
 };
 use crate::report::chart::{Axis, Lines, Scale, Series, SeriesPoint};
-use crate::sweep::{CellSpec, LoadSpec, Measured, Reference};
+use crate::sweep::{CellSpec, LoadSpec, Measured, PolicyKind, Reference};
 
 struct Wanted {
     name: &'static str,
@@ -18,13 +18,13 @@ struct Wanted {
 const WANTED: [Wanted; 2] = [
     Wanted {
         name: "latency",
-        title: "Latency against batch size",
+        title: "Latency",
         unit: "mean latency [ms]",
         quantity: LATENCY,
     },
     Wanted {
         name: "throughput",
-        title: "Throughput against batch size",
+        title: "Throughput",
         unit: "output tokens per second",
         quantity: THROUGHPUT,
     },
@@ -54,9 +54,7 @@ pub fn draw(analysis: &Analysis<'_>) -> Result<Figures, super::ChartError> {
 /// Kind of load and work. None where the offered load is the axis to look along.
 fn family(cell: &CellSpec, premise: &Premise) -> Option<String> {
     let load = match cell.load {
-        LoadSpec::Closed { .. } if premise.holds_for(cell) => {
-            "closed loop, as many clients as the batch size".into()
-        }
+        LoadSpec::Closed { .. } if premise.holds_for(cell) => Premise::name(cell).into(),
         LoadSpec::Share {
             of: Reference::LargestBatch,
             ..
@@ -103,10 +101,14 @@ fn figure(
         n => format!(" {n} more lines are in summary.csv."),
     };
     let load = family.split("; ").next().unwrap_or(family);
+    let axis = match lines[0][0].result.cell.policy {
+        PolicyKind::Server => "clients",
+        _ => "batch size",
+    };
     let chart = Lines {
-        title: format!("{}: {load}", wanted.title),
+        title: format!("{} against {axis}: {load}", wanted.title),
         x: Axis {
-            title: "batch size".into(),
+            title: axis.into(),
             scale: Scale::Ordinal,
         },
         y: Axis {

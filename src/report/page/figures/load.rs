@@ -30,8 +30,7 @@ pub fn draw(analysis: &Analysis<'_>) -> Result<Figures, super::ChartError> {
 type Draw = fn(usize, &[Vec<&Measured>]) -> Result<Figure, super::ChartError>;
 
 fn name(curve: &[&Measured]) -> String {
-    let cell = &curve[0].result.cell;
-    format!("batch {} {}", cell.batch_size, cell.setting())
+    curve[0].result.cell.sized_setting()
 }
 
 fn rates(curve: &[&Measured]) -> impl Iterator<Item = f64> {

@@ -7,15 +7,18 @@ use crate::report::Header;
 use crate::report::chart::{
     Axis, Bar, Lines, Part, Reference, Scale, Series, SeriesPoint, StackedBars, theme,
 };
-use crate::report::json::{MemoryInfo, PartInfo};
+use crate::report::json::{KvInfo, MemoryInfo, PartInfo};
 use crate::sweep::Measured;
 
 const MIB: f64 = 1_048_576.0;
 
 pub fn draw(header: &Header, analysis: &Analysis<'_>) -> Drawn {
-    let mut figures = vec![allocated(&header.memory)?];
-    if analysis.kv_bytes.len() > 1 {
-        figures.push(by_batch(header, analysis)?);
+    let mut figures = Vec::new();
+    if let Some(memory) = &header.memory {
+        figures.push(allocated(memory)?);
+    }
+    if let Some(kv) = header.kv.filter(|_| analysis.kv_bytes.len() > 1) {
+        figures.push(by_batch(&kv, analysis)?);
     }
     Ok(figures)
 }
@@ -91,11 +94,11 @@ fn caption(memory: &MemoryInfo) -> String {
     }
 }
 
-fn by_batch(header: &Header, analysis: &Analysis<'_>) -> Result<Figure, super::ChartError> {
+fn by_batch(kv: &KvInfo, analysis: &Analysis<'_>) -> Result<Figure, super::ChartError> {
     let points: Vec<(usize, f64, Option<f64>)> = analysis
         .kv_bytes
         .iter()
-        .map(|&(cell, bytes)| (cell.result.cell.batch_size, bytes, formula(header, cell)))
+        .map(|&(cell, bytes)| (cell.result.cell.batch_size, bytes, formula(kv, cell)))
         .collect();
     let measured = points.iter().map(|&(rows, bytes, _)| SeriesPoint {
         x: rows as f64,
@@ -136,7 +139,7 @@ fn by_batch(header: &Header, analysis: &Analysis<'_>) -> Result<Figure, super::C
         name: "kv-cache".into(),
         caption: format!(
             "{} bytes a token; pages of {} tokens, so that a row takes up to a page more than its length.",
-            header.kv.kv_bytes_per_token, header.kv.page_size
+            kv.kv_bytes_per_token, kv.page_size
         ),
         picture: chart.picture()?,
         table: NumberTable::new(
@@ -153,7 +156,7 @@ fn by_batch(header: &Header, analysis: &Analysis<'_>) -> Result<Figure, super::C
 
 /// day2 §4.2 for a full batch of the cell's mean length. The last token is returned but never
 /// appended.
-fn formula(header: &Header, cell: &Measured) -> Option<f64> {
+fn formula(kv: &KvInfo, cell: &Measured) -> Option<f64> {
     let complete = cell.requests.iter().filter(|r| r.is_complete());
     let (count, tokens) = complete.fold((0usize, 0usize), |(n, sum), r| {
         (
@@ -162,5 +165,5 @@ fn formula(header: &Header, cell: &Measured) -> Option<f64> {
         )
     });
     let length = (count > 0).then(|| tokens as f64 / count as f64)?;
-    Some(cell.result.cell.batch_size as f64 * length * header.kv.kv_bytes_per_token as f64)
+    Some(cell.result.cell.batch_size as f64 * length * kv.kv_bytes_per_token as f64)
 }

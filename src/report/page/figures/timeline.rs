@@ -19,10 +19,13 @@ pub fn draw(cells: &[&Measured]) -> Drawn {
             let requests = c.requests.iter().filter(|r| r.run == 0);
             requests.take(count).collect()
         };
-        Ok([
-            by_request(c, &first(LINES))?,
-            by_row(c, &first(IN_A_ROW * c.result.cell.batch_size))?,
-        ])
+        let mut figures = vec![by_request(c, &first(LINES))?];
+        // A server's rows are its own.
+        if c.result.cell.policy != PolicyKind::Server {
+            let requests = first(IN_A_ROW * c.result.cell.batch_size);
+            figures.push(by_row(c, &requests)?);
+        }
+        Ok(figures)
     });
     Ok(both
         .collect::<Result<Vec<_>, _>>()?
@@ -144,13 +147,14 @@ fn begin(requests: &[&RequestTrace]) -> f64 {
     arrivals.fold(f64::INFINITY, f64::min)
 }
 
-/// None under continuous batching, where every row has its own.
+/// None under continuous batching, where every row has its own, and of a server.
 fn batch_starts(cell: &Measured, requests: &[&RequestTrace], begin: f64) -> Option<Markers> {
     let scheduled = requests.iter().filter_map(|r| r.scheduled_ms);
     let mut at_ms: Vec<f64> = scheduled.map(|t| t - begin).collect();
     at_ms.sort_by(f64::total_cmp);
     at_ms.dedup();
-    (cell.result.cell.policy != PolicyKind::Continuous).then(|| Markers {
+    let policy = cell.result.cell.policy;
+    (!matches!(policy, PolicyKind::Continuous | PolicyKind::Server)).then(|| Markers {
         name: "batch starts".into(),
         at_ms,
     })
@@ -168,7 +172,9 @@ fn caption(cell: &Measured, requests: &[&RequestTrace]) -> String {
 }
 
 fn segments(r: &RequestTrace, begin: f64) -> Vec<Segment> {
+    let untold = r.scheduled_ms.is_none().then_some(r.arrival_ms);
     let parts = [
+        (Phase::FirstToken, untold, r.first_token_ms),
         (Phase::Waiting, Some(r.arrival_ms), r.scheduled_ms),
         (Phase::Prefill, r.scheduled_ms, r.first_token_ms),
         (Phase::Decode, r.first_token_ms, r.last_token_ms),

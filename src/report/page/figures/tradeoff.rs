@@ -6,7 +6,7 @@ use crate::analysis::{Analysis, Estimate, LATENCY, Quantity, THROUGHPUT, TradeOf
 use crate::number::short;
 use crate::report::chart::{Axis, Frontier, Group, Knee, Mark, Scale, Scatter};
 use crate::scheduler::Padding;
-use crate::sweep::{CellSpec, Measured};
+use crate::sweep::{CellSpec, Measured, PolicyKind};
 
 pub fn draw(analysis: &Analysis<'_>) -> Result<Figures, super::ChartError> {
     let with_choice = analysis.trade_offs.iter().filter(|t| t.cells.len() > 1);
@@ -15,12 +15,12 @@ pub fn draw(analysis: &Analysis<'_>) -> Result<Figures, super::ChartError> {
 }
 
 fn figure(index: usize, t: &TradeOff<'_>) -> Result<Figure, super::ChartError> {
-    let mut sizes: Vec<usize> = t.cells.iter().map(|c| c.result.cell.batch_size).collect();
+    let mut sizes: Vec<(usize, String)> = t.cells.iter().map(|c| size(c)).collect();
     sizes.sort_unstable();
     sizes.dedup();
-    let groups = sizes.iter().map(|&size| Group {
-        name: format!("batch {size}"),
-        marks: marks(t, size),
+    let groups = sizes.into_iter().map(|size| Group {
+        marks: marks(t, &size),
+        name: size.1,
     });
     let at = |&i: &usize| (t.points[i].throughput, t.points[i].latency);
     let scatter = Scatter {
@@ -42,7 +42,7 @@ fn figure(index: usize, t: &TradeOff<'_>) -> Result<Figure, super::ChartError> {
             x: t.points[i].throughput,
             y: t.points[i].latency,
             name: "knee".into(),
-            label: format!("knee: batch {}", t.cells[i].result.cell.batch_size),
+            label: format!("knee: {}", t.cells[i].result.cell.size()),
         }),
     };
     Ok(Figure {
@@ -71,10 +71,19 @@ fn latency_scale(t: &TradeOff<'_>) -> Scale {
     }
 }
 
-fn marks(t: &TradeOff<'_>, size: usize) -> Vec<Mark> {
+/// What gives a mark its colour.
+fn size(cell: &Measured) -> (usize, String) {
+    let cell = &cell.result.cell;
+    match cell.policy {
+        PolicyKind::Server => (0, cell.setting()),
+        _ => (cell.batch_size, cell.size()),
+    }
+}
+
+fn marks(t: &TradeOff<'_>, of_size: &(usize, String)) -> Vec<Mark> {
     let cells = t.cells.iter().zip(&t.points);
     cells
-        .filter(|(c, _)| c.result.cell.batch_size == size)
+        .filter(|(c, _)| size(c) == *of_size)
         .map(|(c, p)| Mark {
             x: p.throughput,
             y: p.latency,
@@ -90,12 +99,11 @@ fn marks(t: &TradeOff<'_>, size: usize) -> Vec<Mark> {
 fn label(t: &TradeOff<'_>, cell: &Measured) -> String {
     let CellSpec {
         policy,
-        batch_size,
         window_ms,
         padding,
         ..
     } = cell.result.cell;
-    let of_color = |c: &&&Measured| c.result.cell.batch_size == batch_size;
+    let of_color = |c: &&&Measured| size(c) == size(cell);
     let same = |c: &&Measured| {
         let other = &c.result.cell;
         (other.policy, other.window_ms, other.padding) == (policy, window_ms, padding)
@@ -105,6 +113,7 @@ fn label(t: &TradeOff<'_>, cell: &Measured) -> String {
         (Some(rate), _) if others.clone().count() > 1 && others.all(same) => {
             format!("{} req/s", short(Some(rate)))
         }
+        _ if policy == PolicyKind::Server => cell.result.cell.size(),
         (_, Some(window)) if padding == Padding::Padded => format!("{window} ms"),
         _ => cell.result.cell.setting(),
     }

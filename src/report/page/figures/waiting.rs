@@ -13,7 +13,13 @@ use crate::sweep::Measured;
 const MOST_BARS: usize = 30;
 
 pub fn draw(analysis: &Analysis<'_>) -> Result<Figures, super::ChartError> {
-    Figures::of(&analysis.trade_offs, MOST_FIGURES, figure)
+    // A server does not say how long a request waited.
+    let known = |c: &Measured| c.result.mean(|r| Some(r.summary.queue_ms.as_ref()?.mean));
+    let told = analysis.trade_offs.iter();
+    let told: Vec<&TradeOff<'_>> = told
+        .filter(|t| t.cells.iter().any(|c| known(c).is_some()))
+        .collect();
+    Figures::of(&told, MOST_FIGURES, |i, t| figure(i, t))
 }
 
 fn figure(index: usize, t: &TradeOff<'_>) -> Result<Figure, super::ChartError> {
@@ -33,7 +39,7 @@ fn figure(index: usize, t: &TradeOff<'_>) -> Result<Figure, super::ChartError> {
             .result
             .request_rate
             .map_or(String::new(), |r| format!(" at {} req/s", short(Some(r))));
-        format!("batch {} {}{rate}", cell.batch_size, cell.setting())
+        format!("{}{rate}", cell.sized_setting())
     };
     let bars = shown.iter().map(|c| Bar {
         label: label(c),

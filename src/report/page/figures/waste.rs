@@ -2,6 +2,7 @@
 
 use super::super::figure::{Drawn, Figure, NumberTable};
 use crate::analysis::{Analysis, IdleCost, PaddingCost};
+use crate::metrics::Executed;
 use crate::number::short;
 use crate::report::chart::theme::{PALETTE, WASTE};
 use crate::report::chart::{Bar, Part, StackedBars};
@@ -29,10 +30,12 @@ fn padding(costs: &[PaddingCost<'_>]) -> Result<Figure, super::ChartError> {
     let bars = costs.iter().flat_map(|cost| {
         [cost.padded, cost.ragged].map(|c| {
             let runs = || c.result.runs.iter().map(|r| &r.summary);
-            let sum =
-                |of: fn(&crate::metrics::Summary) -> usize| runs().map(of).sum::<usize>() as f64;
-            let requests = sum(|s| s.completed).max(1.0);
-            let (all, padded) = (sum(|s| s.positions), sum(|s| s.padded_positions));
+            let sum = |of: fn(&Executed) -> usize| {
+                let executed = runs().filter_map(|s| s.executed.as_ref());
+                executed.map(of).sum::<usize>() as f64
+            };
+            let requests = runs().map(|s| s.completed).sum::<usize>().max(1) as f64;
+            let (all, padded) = (sum(|e| e.positions), sum(|e| e.padded_positions));
             Bar {
                 label: format!(
                     "batch {} {}",
@@ -83,10 +86,7 @@ fn padding(costs: &[PaddingCost<'_>]) -> Result<Figure, super::ChartError> {
 fn idle(costs: &[IdleCost<'_>]) -> Result<Figure, super::ChartError> {
     let output = |c: &IdleCost<'_>| c.cell.result.cell.output_len.clone();
     let one_output = costs.iter().all(|c| output(c) == output(&costs[0]));
-    let setting = |c: &IdleCost<'_>| {
-        let cell = &c.cell.result.cell;
-        format!("batch {} {}", cell.batch_size, cell.setting())
-    };
+    let setting = |c: &IdleCost<'_>| c.cell.result.cell.sized_setting();
     // What all bars share would only make their labels long.
     let label = |c: &IdleCost<'_>| match one_output {
         true => setting(c),

@@ -1,0 +1,162 @@
+//! The first contact: what a server takes is found out by trying.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use batchlab::clock::WallClock;
+use batchlab::model::Tokenizer;
+use batchlab::target::{Asked, Contact, PromptForm, TargetError, contact};
+use serde_json::Value;
+
+use crate::server::{Answer, Server, events};
+
+fn asked(url: &str) -> Asked<'static> {
+    Asked {
+        address: url.parse().unwrap(),
+        model: None,
+        api_key: None,
+        prompts: None,
+        ignore_eos: true,
+        prompt: vec![10, 11, 12],
+    }
+}
+
+fn ask(asked: Asked<'_>) -> Result<Contact, TargetError> {
+    let tokenizer = Arc::new(Tokenizer::open(None).unwrap().1);
+    contact(asked, &tokenizer, WallClock::start())
+}
+
+/// Refuses a field as OpenAI's own server does.
+fn refusing(field: &'static str) -> Server {
+    Server::start(move |asked| match asked.pointer(field) {
+        Some(_) => Answer::refusal(400, &format!("unrecognised: {field}")),
+        None => Answer::whole(asked),
+    })
+}
+
+#[test]
+fn a_server_that_takes_everything_is_asked_for_everything() {
+    let server = Server::start(Answer::whole);
+    let contact = ask(Asked {
+        api_key: Some("secret"),
+        ..asked(&format!("{}/v1/", server.url))
+    })
+    .unwrap();
+    assert_eq!(contact.dialect.model, "scripted");
+    assert_eq!(
+        (contact.dialect.prompts, contact.notes.len()),
+        (PromptForm::Ids, 0)
+    );
+    let sent = server.asked();
+    assert_eq!(
+        (sent.len(), &sent[0]["prompt"]),
+        (1, &serde_json::json!([10, 11, 12]))
+    );
+    assert_eq!(sent[0]["stream_options"]["continuous_usage_stats"], true);
+    let bearer = Some("Bearer secret".to_string());
+    assert_eq!(server.authorization(), [bearer.clone(), bearer]);
+}
+
+#[test]
+fn what_a_server_refuses_is_left_out_and_told() {
+    let contact = ask(asked(
+        &refusing("/stream_options/continuous_usage_stats").url,
+    ))
+    .unwrap();
+    assert!(
+        contact.notes[0].contains("told at the end"),
+        "{:?}",
+        contact.notes
+    );
+    let contact = ask(asked(&refusing("/stream_options").url)).unwrap();
+    assert!(
+        contact.notes[0].contains("did not count tokens"),
+        "{:?}",
+        contact.notes
+    );
+
+    let no_ids = || {
+        Server::start(|asked| match &asked["prompt"] {
+            Value::Array(_) => Answer::refusal(422, "prompt must be a string"),
+            _ => Answer::whole(asked),
+        })
+    };
+    let server = no_ids();
+    let contact = ask(asked(&server.url)).unwrap();
+    assert_eq!(contact.dialect.prompts, PromptForm::Text);
+    assert!(
+        contact.notes[0].contains("prompt must be a string"),
+        "{:?}",
+        contact.notes
+    );
+    assert!(server.asked().last().unwrap()["prompt"].is_string());
+    let ids = Asked {
+        prompts: Some(PromptForm::Ids),
+        ..asked(&no_ids().url)
+    };
+    let error = ask(ids).unwrap_err().to_string();
+    assert!(error.contains("--target-prompts text"), "{error}");
+}
+
+#[test]
+fn a_server_without_ignore_eos_is_told_by_name() {
+    let server = refusing("/ignore_eos");
+    let error = ask(asked(&server.url)).unwrap_err().to_string();
+    assert!(
+        error.contains("ignore_eos") && error.contains("--ignore-eos false"),
+        "{error}"
+    );
+    let without = Asked {
+        ignore_eos: false,
+        ..asked(&server.url)
+    };
+    assert!(!ask(without).unwrap().dialect.ignore_eos);
+}
+
+#[test]
+fn another_count_of_prompt_tokens_is_told() {
+    let server = Server::start(|asked| {
+        let events = events(asked, 2, "length").into_iter();
+        let other = |e: String| e.replace("\"prompt_tokens\":3", "\"prompt_tokens\":4");
+        Answer::of(&events.map(other).collect::<Vec<_>>())
+    });
+    let notes = ask(asked(&server.url)).unwrap().notes;
+    assert!(notes[0].contains("4 tokens in a prompt of 3"), "{notes:?}");
+}
+
+#[test]
+fn no_server_no_key_and_no_path_have_their_remedies() {
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let error = ask(asked(&format!("http://{free}")))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("refused") && error.contains("start the server"),
+        "{error}"
+    );
+
+    let server = Server::start(|_| Answer::refusal(401, "who are you?"));
+    let error = ask(asked(&server.url)).unwrap_err().to_string();
+    assert!(
+        error.contains("who are you?") && error.contains("OPENAI_API_KEY"),
+        "{error}"
+    );
+
+    let server = Server::start(|_| Answer::refusal(404, "no such model"));
+    let error = ask(asked(&server.url)).unwrap_err().to_string();
+    assert!(
+        error.contains("no such model") && error.contains("--target-model"),
+        "{error}"
+    );
+
+    let error = ask(asked(&format!("{}/elsewhere", server.url)))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("404") && error.contains("--target-model NAME"),
+        "{error}"
+    );
+}
