@@ -106,7 +106,7 @@ class Exchange(asyncio.Protocol):
         if self.first_event is None and b"data: " in self.body:
             self.first_event = time.monotonic()
         # Chunks are left as they are: no event ends like the last of them.
-        self.whole = self.body.endswith(b"\r\n0\r\n\r\n") if self.length is None \
+        self.whole = (b"\r\n" + self.body[-7:]).endswith(b"\r\n0\r\n\r\n") if self.length is None \
             else len(self.body) >= self.length
         self._tell()
 

@@ -22,8 +22,12 @@ async def long_prompts(server, long, seconds=None):
         report.count(exchange, await exchange.ask(request, 120))
         exchange.close()
 
-    for _ in range(4 if long else 1):
-        await asyncio.gather(report.healthy(server), *(client(request) for request in requests * 4))
+    rss = []
+    for _ in range(8 if long else 2):
+        await asyncio.gather(report.healthy(server), *(client(request) for request in requests * 2))
+        rss.append(server.rss_mib())
+    report.numbers["rss_mib_after_rounds"] = rss
+    report.must(rss[-1] - rss[len(rss) // 2] <= 24, "memory grows as it goes on")
     report.numbers["seconds"] = time.monotonic() - begin
     report.must(set(report.answers) <= {"400", "413", "429"}, "answers of other kinds")
     return report
