@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
+
 use super::at_least_one;
 use super::engine_args::{EngineArgs, bytes};
 use super::policy_args::PolicyArgs;
@@ -30,7 +32,8 @@ pub struct ServeArgs {
         long,
         value_name = "KEY",
         env = "BATCHLAB_API_KEY",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = NonEmptyStringValueParser::new()
     )]
     pub api_key: Option<String>,
     #[command(flatten)]

@@ -1,0 +1,17 @@
+//! `batchlab serve` as its clients know it: the real binary on a free port, spoken to over sockets.
+
+mod about;
+mod cancel;
+mod chat;
+mod client;
+mod completions;
+mod errors;
+mod failure;
+mod greedy;
+mod lifecycle;
+mod limits;
+mod logprobs;
+mod policies;
+mod process;
+mod spelled;
+mod utf8;
