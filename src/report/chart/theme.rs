@@ -51,33 +51,33 @@ pub fn series(index: usize) -> Color {
 pub enum Phase {
     Waiting,
     Prefill,
-    /// Waiting and prefill, where a server does not tell them apart.
-    FirstToken,
     Decode,
     /// Its own work is done, its batch is not.
     Idle,
     /// It lost its KV pages, and what was in them is computed again.
     Preempted,
+    /// Waiting and prefill, where a server does not tell them apart.
+    FirstToken,
 }
 
 impl Phase {
     pub const ALL: [Self; 6] = [
         Self::Waiting,
         Self::Prefill,
-        Self::FirstToken,
         Self::Decode,
         Self::Idle,
         Self::Preempted,
+        Self::FirstToken,
     ];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
             Self::Prefill => "prefill",
-            Self::FirstToken => "until the first token",
             Self::Decode => "decode",
             Self::Idle => "idle",
             Self::Preempted => "preempted",
+            Self::FirstToken => "until the first token",
         }
     }
 
