@@ -83,11 +83,12 @@ impl Phase {
 
     pub fn color(self) -> Color {
         match self {
-            Self::Waiting | Self::FirstToken => DELAY,
+            Self::Waiting => DELAY,
             Self::Prefill => PALETTE[1],
             Self::Decode => PALETTE[0],
             Self::Idle => WASTE,
             Self::Preempted => PALETTE[3],
+            Self::FirstToken => PALETTE[4],
         }
     }
 }
