@@ -93,6 +93,7 @@ fn stacked_bars() -> StackedBars {
                 40.0 + 2.0 * batch,
                 1.0 + batch / 3.0,
                 0.0,
+                0.0,
             ],
             end: None,
         })

@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn parts_are_as_long_as_their_values() {
         let chart = bars(vec![
-            bar("B=8 w=10", &[10.0, 20.0, 70.0, 0.0, 0.0]),
+            bar("B=8 w=10", &[10.0, 20.0, 70.0, 0.0, 0.0, 0.0]),
             bar("B=1", &[1.0]),
         ]);
         let picture = chart.picture().unwrap();
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_bar_ends_in_its_own_words_where_it_has_some() {
-        let mut own = bar("B=8", &[60.0, 40.0, 0.0, 0.0, 0.0]);
+        let mut own = bar("B=8", &[60.0, 40.0, 0.0, 0.0, 0.0, 0.0]);
         own.end = Some("40 % idle".into());
         let texts = check(&bars(vec![own]).picture().unwrap());
         assert!(texts.iter().any(|t| t == "40 % idle"), "{texts:?}");

@@ -51,43 +51,44 @@ pub fn series(index: usize) -> Color {
 pub enum Phase {
     Waiting,
     Prefill,
-    /// Waiting and prefill, where a server does not tell them apart.
-    FirstToken,
     Decode,
     /// Its own work is done, its batch is not.
     Idle,
     /// It lost its KV pages, and what was in them is computed again.
     Preempted,
+    /// Waiting and prefill, where a server does not tell them apart.
+    FirstToken,
 }
 
 impl Phase {
     pub const ALL: [Self; 6] = [
         Self::Waiting,
         Self::Prefill,
-        Self::FirstToken,
         Self::Decode,
         Self::Idle,
         Self::Preempted,
+        Self::FirstToken,
     ];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
             Self::Prefill => "prefill",
-            Self::FirstToken => "until the first token",
             Self::Decode => "decode",
             Self::Idle => "idle",
             Self::Preempted => "preempted",
+            Self::FirstToken => "until the first token",
         }
     }
 
     pub fn color(self) -> Color {
         match self {
-            Self::Waiting | Self::FirstToken => DELAY,
+            Self::Waiting => DELAY,
             Self::Prefill => PALETTE[1],
             Self::Decode => PALETTE[0],
             Self::Idle => WASTE,
             Self::Preempted => PALETTE[3],
+            Self::FirstToken => PALETTE[4],
         }
     }
 }
