@@ -258,8 +258,10 @@ impl Metrics {
         self.prompt_tokens.inc_by(finished.prompt_len as u64);
         if let Some(times) = RequestTimes::of(finished) {
             self.ttft.observe(times.ttft.as_secs_f64());
-            self.queue.observe(times.queue.as_secs_f64());
             self.e2el.observe(times.e2el.as_secs_f64());
+            if let Some(queue) = times.queue {
+                self.queue.observe(queue.as_secs_f64());
+            }
             if let Some(tpot) = times.tpot {
                 self.tpot.observe(tpot.as_secs_f64());
             }

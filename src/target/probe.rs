@@ -179,6 +179,7 @@ impl Probe<'_> {
             max_new_tokens: FEW,
             stop_tokens: Vec::new(),
             sampling: Sampling::GREEDY,
+            logprobs: None,
             arrival: Duration::ZERO,
             timeout: Some(PATIENCE),
         };
