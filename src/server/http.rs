@@ -54,11 +54,16 @@ pub async fn accept(app: Arc<App>, listener: TcpListener, router: Router, open: 
         tokio::spawn(async move {
             let _place = place;
             app.metrics.connected();
+            // A task of its own, so that a token on its way wakes nothing else.
+            let mut connection = tokio::spawn(connection);
             tokio::select! {
-                ended = connection => if let Err(error) = ended {
+                ended = &mut connection => if let Ok(Err(error)) = ended {
                     debug!(%error, "a connection ended early");
                 },
-                () = patience.end(app.closing()) => debug!("a client was waited for no longer"),
+                () = patience.end(app.closing()) => {
+                    debug!("a client was waited for no longer");
+                    connection.abort();
+                }
             }
             app.metrics.disconnected();
         });

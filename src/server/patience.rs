@@ -75,3 +75,47 @@ impl Patience {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Whether it ends in a moment.
+    async fn ends(patience: Patience, closing: impl Future<Output = ()>) -> bool {
+        let moment = Duration::from_millis(50);
+        timeout(moment, patience.end(closing)).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn who_has_asked_nothing_is_waited_for_until_the_server_closes() {
+        assert!(!ends(patience().1, pending()).await);
+        let (_progress, patience) = patience();
+        assert!(ends(patience, ready(())).await);
+    }
+
+    #[tokio::test]
+    async fn an_answer_may_leave_until_its_time_and_grace_are_over() {
+        let by = |at| {
+            let mut response = Response::new(());
+            response.extensions_mut().insert(AnswerBy(at));
+            response
+        };
+        let now = Instant::now();
+        for (at, over) in [(now, false), (now - GRACE, true)] {
+            let (progress, patience) = patience();
+            progress.asked();
+            progress.answered(&by(at));
+            assert_eq!(ends(patience, ready(())).await, over);
+        }
+        // The next request is in time again, and an answer without a deadline has for ever.
+        let (progress, patience) = patience();
+        progress.answered(&by(now - GRACE));
+        progress.asked();
+        progress.answered(&Response::new(()));
+        assert!(!ends(patience, ready(())).await);
+    }
+}

@@ -1,6 +1,7 @@
 //! An answer of either endpoint: its choices are generated side by side, and told whole or as a stream.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use async_stream::stream;
@@ -11,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::error::ApiError;
 use super::params::{Params, StreamOptions};
@@ -74,15 +75,15 @@ impl<W: Wording> Job<W> {
         }
         let submitted = self.submit(&app);
         let prompt_tokens = self.prompts.iter().map(|(ids, _)| ids.len()).sum();
+        let deadline = Instant::now() + app.options.timeout;
         let answer = Answer {
             log: RequestLog::begin(self.id, prompt_tokens, app.clock),
-            deadline: Instant::now() + app.options.timeout,
+            deadline: Box::pin(sleep_until(deadline)),
             stops: self.params.stops,
             prompt_tokens,
             wording: self.wording,
             app,
         };
-        let deadline = answer.deadline;
         let mut response = match self.params.stream {
             None => answer.whole(submitted).await,
             Some(options) => answer.stream(submitted, options).await,
@@ -116,7 +117,7 @@ struct Answer<W> {
     wording: W,
     stops: StopStrings,
     prompt_tokens: usize,
-    deadline: Instant,
+    deadline: Pin<Box<Sleep>>,
     log: RequestLog,
 }
 
@@ -213,12 +214,15 @@ impl<W: Wording> Answer<W> {
     }
 
     async fn in_time<T>(
-        &self,
+        &mut self,
         something: impl Future<Output = Result<T, GenerationError>>,
     ) -> Result<T, ApiError> {
-        match timeout_at(self.deadline, something).await {
-            Ok(happened) => Ok(happened?),
-            Err(_) => Err(ApiError::timed_out(self.app.options.timeout.as_secs_f64())),
+        tokio::select! {
+            biased;
+            happened = something => Ok(happened?),
+            () = &mut self.deadline => {
+                Err(ApiError::timed_out(self.app.options.timeout.as_secs_f64()))
+            }
         }
     }
 
