@@ -96,7 +96,7 @@ fn values_are_those_of_the_model() {
         }
         let mut best = expected.clone();
         best.sort_by(|a, b| b.total_cmp(a));
-        let worst = top.values().last().unwrap().as_f64().unwrap();
+        let worst = top.values().next_back().unwrap().as_f64().unwrap();
         assert!((worst - best[4]).abs() < TOLERANCE);
     }
 }
