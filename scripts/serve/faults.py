@@ -40,8 +40,6 @@ FAULTS = {
     "port_in_use": (port_in_use, {}),
     "few_files": (few_files, {"limit_files": FEW_FILES}),
 }
-# What allocators keep of the memory that was in use at once.
-RSS_GROWTH_MIB = 96
 SETTLE_S = 15
 BINARY = Path(__file__).resolve().parents[2] / "target/release/batchlab"
 
@@ -76,7 +74,7 @@ async def attempt(name, args):
     finally:
         server.stop()
     report.must(not any(left.values()), f"not all was given back: {left}")
-    report.must(after - before <= RSS_GROWTH_MIB, f"memory grew by {after - before:.0f} MiB")
+    report.must(after - before <= report.rss_growth_mib, f"memory grew by {after - before:.0f} MiB")
     report.must(report.hung == 0, f"{report.hung} hung")
     report.must(panics == 0, f"{panics} panics")
     report.must(status == 0, f"exit status {status}")

@@ -65,7 +65,7 @@ impl Tokenizer {
     }
 
     /// Whether a text is so long that it must have more than `count` tokens. Says so at once, where
-    /// `encode` takes seconds and a hundred times the text's memory.
+    /// `encode` takes seconds and some seventy times the text's memory.
     pub fn surely_exceeds(&self, text: &str, count: usize) -> bool {
         text.len() > count.saturating_mul(self.longest)
     }

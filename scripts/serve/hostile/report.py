@@ -17,6 +17,8 @@ class Report:
     sent: int = 0
     answers: Counter = field(default_factory=Counter)
     hung: int = 0
+    # What allocators may keep of the memory that was in use at once.
+    rss_growth_mib: int = 96
     # Other numbers worth keeping, by name.
     numbers: dict = field(default_factory=dict)
     # What is wrong, in words.
