@@ -173,7 +173,7 @@ fn check(how: fn() -> RunnerError, cause: &str) {
     }
     let ended = served.join().unwrap().unwrap_err();
     assert!(ended.to_string().contains(cause), "{ended}");
-    assert_eq!(ended.exit_code(), 6);
+    assert_eq!(ended.exit_code(), 7);
     assert!(TcpStream::connect(address).is_err());
 }
 

@@ -62,7 +62,7 @@ fn what_does_not_end_in_time_is_cut_off() {
     let last: Value = serde_json::from_str(&last).unwrap();
     assert_eq!(last["error"]["type"], "service_unavailable_error", "{last}");
     let (code, log) = served.ended();
-    assert_eq!(code, Some(6), "{log}");
+    assert_eq!(code, Some(7), "{log}");
     assert!(log.contains("within 0 s (--drain-timeout)"), "{log}");
 }
 
@@ -99,7 +99,7 @@ fn a_port_in_use_is_told() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let output = command(port, &[]).output().unwrap();
-    assert_eq!(output.status.code(), Some(6));
+    assert_eq!(output.status.code(), Some(7));
     let log = String::from_utf8(output.stderr).unwrap();
     let error = log
         .lines()
