@@ -1,23 +1,15 @@
 //! The table of kernels: every function is resolved once, when the runner opens.
 
-use std::ffi::c_void;
-use std::ptr;
 use std::sync::Arc;
 
+use cudarc::driver::CudaContext;
 use cudarc::driver::sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
 use cudarc::driver::sys::CUfunction_attribute_enum::{
     CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-    CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, CU_FUNC_ATTRIBUTE_PTX_VERSION,
+    CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED,
 };
-use cudarc::driver::sys::{
-    CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue,
-    CUlaunchAttributeValue_union__bindgen_ty_1, CUlaunchConfig,
-};
-use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, sys};
-use cudarc::nvrtc::Ptx;
 
-use super::fatbins;
-use super::ops::DeviceParams;
+use super::function::{Function, Modules, PerDtype, PerHalf, device_error, per_size};
 use super::ops::attention_prefill_wgmma::Form;
 use super::ops::{
     attention_prefill, attention_sublayer, head, linear_portable, linear_slim, linear_small,
@@ -31,83 +23,6 @@ pub const HEAD_DIMS: [usize; 4] = [32, 64, 80, 128];
 pub const GROUPS: [usize; 4] = [1, 2, 4, 8];
 /// P, the smallest page: the attention kernels look a page up once for eight positions.
 pub const MIN_PAGE_SIZE: usize = 8;
-/// Of the architecture that code was compiled for: compute capability 9.0.
-const HOPPER: i32 = 90;
-
-/// A kernel on the device.
-#[derive(Debug)]
-pub(super) struct Function {
-    function: CudaFunction,
-    /// The architecture that its code was compiled for.
-    compiled_for: i32,
-}
-
-impl Function {
-    /// Whether its code was compiled for Hopper or newer and has what kernels/launch.cuh adds there.
-    /// A newer GPU may run code compiled for an older one, so the GPU's own number does not tell.
-    pub fn is_hopper(&self) -> bool {
-        self.compiled_for >= HOPPER
-    }
-
-    /// Itself, for a kernel that has no code elsewhere.
-    pub fn on_hopper(&self, kernel: &str) -> Result<&Self, RunnerError> {
-        match self.is_hopper() {
-            true => Ok(self),
-            false => Err(RunnerError::Unavailable(format!(
-                "the CUDA kernel {kernel} needs a GPU of compute capability 9.0"
-            ))),
-        }
-    }
-
-    /// Whether it may use kernels/wgmma.cuh: Hopper has these instructions, and no GPU after it.
-    pub fn has_wgmma(&self) -> bool {
-        self.compiled_for == HOPPER
-    }
-}
-
-/// One function for each compute type.
-#[derive(Debug)]
-pub(super) struct PerDtype<F> {
-    f32: F,
-    f16: F,
-    bf16: F,
-}
-
-impl<F> PerDtype<F> {
-    fn resolve(mut of: impl FnMut(&str) -> Result<F, RunnerError>) -> Result<Self, RunnerError> {
-        Ok(Self {
-            f32: of("f32")?,
-            f16: of("f16")?,
-            bf16: of("bf16")?,
-        })
-    }
-
-    pub(super) fn get(&self, dtype: Dtype) -> &F {
-        match dtype {
-            Dtype::F32 => &self.f32,
-            Dtype::F16 => &self.f16,
-            Dtype::BF16 => &self.bf16,
-        }
-    }
-}
-
-/// One function for each compute type of 16 bits.
-#[derive(Debug)]
-pub(super) struct PerHalf<F> {
-    f16: F,
-    bf16: F,
-}
-
-impl<F> PerHalf<F> {
-    pub(super) fn get(&self, dtype: Dtype) -> Option<&F> {
-        match dtype {
-            Dtype::F32 => None,
-            Dtype::F16 => Some(&self.f16),
-            Dtype::BF16 => Some(&self.bf16),
-        }
-    }
-}
-
 /// One function for each of [`HEAD_DIMS`].
 pub(super) type PerHeadDim<F> = [F; HEAD_DIMS.len()];
 /// One function for each of [`linear_small::ROWS`] and [`linear_small::COLUMNS`].
@@ -370,169 +285,5 @@ impl Kernels {
             }
         }
         Ok(())
-    }
-}
-
-/// A kernel and its grid.
-pub(super) struct Launch<'a> {
-    pub function: &'a Function,
-    pub grid: (u32, u32, u32),
-    /// Threads in a block.
-    pub threads: u32,
-    /// Dynamic shared memory of a block.
-    pub shared_bytes: u32,
-}
-
-impl Launch<'_> {
-    /// Puts the kernel on the stream. An empty grid is nothing to do.
-    pub fn on<P: DeviceParams>(&self, stream: &CudaStream, params: &P) -> Result<(), RunnerError> {
-        self.with(stream, params, &mut [])
-    }
-
-    /// The same, but its blocks may start before the previous kernel on the stream has ended: it
-    /// must wait for that itself (`follow_previous_kernel`, kernels/launch.cuh).
-    pub fn behind<P: DeviceParams>(
-        &self,
-        stream: &CudaStream,
-        params: &P,
-    ) -> Result<(), RunnerError> {
-        match self.function.is_hopper() {
-            true => self.with(stream, params, &mut [overlap()]),
-            false => self.on(stream, params),
-        }
-    }
-
-    /// The same, with all blocks of equal y and z in one cluster. On older GPUs, the grid must be
-    /// one block wide.
-    pub fn behind_in_clusters<P: DeviceParams>(
-        &self,
-        stream: &CudaStream,
-        params: &P,
-    ) -> Result<(), RunnerError> {
-        match self.function.is_hopper() {
-            true => self.with(stream, params, &mut [overlap(), clusters(self.grid.0)]),
-            false => self.on(stream, params),
-        }
-    }
-
-    fn with<P: DeviceParams>(
-        &self,
-        stream: &CudaStream,
-        params: &P,
-        attributes: &mut [CUlaunchAttribute],
-    ) -> Result<(), RunnerError> {
-        let (x, y, z) = self.grid;
-        if x == 0 || y == 0 || z == 0 {
-            return Ok(());
-        }
-        let context = stream.context();
-        let config = CUlaunchConfig {
-            gridDimX: x,
-            gridDimY: y,
-            gridDimZ: z,
-            blockDimX: self.threads,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: self.shared_bytes,
-            hStream: stream.cu_stream(),
-            attrs: attributes.as_mut_ptr(),
-            numAttrs: attributes.len() as u32,
-        };
-        let function = self.function.function.cu_function();
-        let mut arguments = [ptr::from_ref(params).cast_mut().cast::<c_void>()];
-        context
-            .bind_to_thread()
-            // SAFETY: the kernel takes exactly one `P` by value (`DeviceParams`), and the driver
-            // copies it and the attributes before this call returns. What `P` points to is the
-            // caller's contract.
-            .and_then(|()| unsafe {
-                sys::cuLaunchKernelEx(&config, function, arguments.as_mut_ptr(), ptr::null_mut())
-                    .result()
-            })
-            .map_err(|e| device_error(context, "cuLaunchKernelEx", e))
-    }
-}
-
-fn attribute(
-    id: CUlaunchAttributeID,
-    fill: impl FnOnce(&mut CUlaunchAttributeValue),
-) -> CUlaunchAttribute {
-    let mut value = CUlaunchAttributeValue { pad: [0; 64] };
-    fill(&mut value);
-    CUlaunchAttribute {
-        id,
-        pad: [0; 4],
-        value,
-    }
-}
-
-/// The kernel may start before the one before it has ended.
-fn overlap() -> CUlaunchAttribute {
-    let id = CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-    attribute(id, |value| value.programmaticStreamSerializationAllowed = 1)
-}
-
-/// `width` neighbouring blocks form a cluster.
-fn clusters(width: u32) -> CUlaunchAttribute {
-    let id = CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
-    attribute(id, |value| {
-        value.clusterDim = CUlaunchAttributeValue_union__bindgen_ty_1 {
-            x: width,
-            y: 1,
-            z: 1,
-        };
-    })
-}
-
-/// The loaded modules by stem.
-struct Modules<'a> {
-    context: &'a Arc<CudaContext>,
-    loaded: Vec<(&'static str, Arc<CudaModule>)>,
-}
-
-impl<'a> Modules<'a> {
-    fn load(context: &'a Arc<CudaContext>) -> Result<Self, RunnerError> {
-        let fatbins = fatbins::all().map_err(|why| RunnerError::Unavailable(why.to_owned()))?;
-        let load = |fatbin: &fatbins::Fatbin| {
-            let module = context
-                .load_module(Ptx::from_binary(fatbin.image.to_vec()))
-                .map_err(|e| {
-                    device_error(context, &format!("loading kernels/{}.cu", fatbin.stem), e)
-                })?;
-            Ok::<_, RunnerError>((fatbin.stem, module))
-        };
-        let loaded = fatbins.iter().map(load).collect::<Result<_, _>>()?;
-        Ok(Self { context, loaded })
-    }
-
-    fn function(&self, stem: &str, symbol: &str) -> Result<Function, RunnerError> {
-        let module = self.loaded.iter().find(|(name, _)| *name == stem);
-        let (_, module) = module.ok_or_else(|| {
-            RunnerError::Unavailable(format!("this binary was built without kernels/{stem}.cu"))
-        })?;
-        let failed = |e| device_error(self.context, &format!("finding kernel {symbol}"), e);
-        let function = module.load_function(symbol).map_err(failed)?;
-        let compiled_for = function.get_attribute(CU_FUNC_ATTRIBUTE_PTX_VERSION);
-        Ok(Function {
-            compiled_for: compiled_for.map_err(failed)?,
-            function,
-        })
-    }
-}
-
-fn per_size<S, F, const N: usize>(
-    sizes: [S; N],
-    of: impl FnMut(S) -> Result<F, RunnerError>,
-) -> Result<[F; N], RunnerError> {
-    let all: Vec<F> = sizes.into_iter().map(of).collect::<Result<_, _>>()?;
-    all.try_into()
-        .map_err(|_| RunnerError::Unavailable("a kernel variant is missing".to_owned()))
-}
-
-fn device_error(context: &CudaContext, call: &str, cause: DriverError) -> RunnerError {
-    RunnerError::Device {
-        device: format!("cuda:{}", context.ordinal()),
-        call: call.to_owned(),
-        cause: cause.to_string(),
     }
 }

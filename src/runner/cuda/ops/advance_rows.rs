@@ -5,7 +5,8 @@ use cudarc::driver::CudaStream;
 use super::mirrored;
 use crate::runner::RunnerError;
 use crate::runner::cuda::inputs::ADVANCE_THREADS;
-use crate::runner::cuda::kernels::{Kernels, Launch};
+use crate::runner::cuda::kernels::Kernels;
+use crate::runner::cuda::launch::Launch;
 
 /// Arguments of `advance_rows`.
 #[derive(Debug, Clone, Copy)]

@@ -4,7 +4,8 @@ use cudarc::driver::CudaStream;
 
 use super::{blocks, mirrored};
 use crate::runner::RunnerError;
-use crate::runner::cuda::kernels::{Kernels, Launch};
+use crate::runner::cuda::kernels::Kernels;
+use crate::runner::cuda::launch::Launch;
 
 /// Arguments of `argmax`.
 #[derive(Debug, Clone, Copy)]

@@ -3,7 +3,8 @@
 use cudarc::driver::CudaStream;
 
 use super::{blocks, mirrored};
-use crate::runner::cuda::kernels::{HEAD_DIMS, Kernels, Launch};
+use crate::runner::cuda::kernels::{HEAD_DIMS, Kernels};
+use crate::runner::cuda::launch::Launch;
 use crate::runner::{Dtype, RunnerError};
 
 /// Arguments of `attention_prefill`.

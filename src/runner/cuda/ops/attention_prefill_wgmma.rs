@@ -3,7 +3,9 @@
 use cudarc::driver::CudaStream;
 
 use super::{AttentionPrefillParams, blocks, mirrored};
-use crate::runner::cuda::kernels::{Function, Kernels, Launch};
+use crate::runner::cuda::function::Function;
+use crate::runner::cuda::kernels::Kernels;
+use crate::runner::cuda::launch::Launch;
 use crate::runner::cuda::tensor_map::{BoxedMatrix, TensorMap};
 use crate::runner::{Dtype, RunnerError};
 

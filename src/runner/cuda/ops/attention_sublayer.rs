@@ -4,7 +4,8 @@ use cudarc::driver::CudaStream;
 
 use super::sublayer::{self, Carver, MAX_SHARED_BYTES, RANKS, ROWS, THREADS};
 use super::{StreamParams, blocks, mirrored};
-use crate::runner::cuda::kernels::{Kernels, Launch};
+use crate::runner::cuda::kernels::Kernels;
+use crate::runner::cuda::launch::Launch;
 use crate::runner::{Dtype, RunnerError};
 
 /// Arguments of `attention_sublayer`.

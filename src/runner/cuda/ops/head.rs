@@ -3,7 +3,8 @@
 use cudarc::driver::CudaStream;
 
 use super::{blocks, mirrored, whole_vectors};
-use crate::runner::cuda::kernels::{Function, Kernels, Launch};
+use crate::runner::cuda::kernels::Kernels;
+use crate::runner::cuda::launch::Launch;
 use crate::runner::cuda::tensor_map::{BoxedMatrix, TensorMap};
 use crate::runner::{Dtype, RunnerError};
 
@@ -100,8 +101,7 @@ pub(in crate::runner::cuda) const TILES: [Tile; 9] = [
 impl Kernels {
     /// Whether [`head`](Self::head) can run here.
     pub fn has_head(&self, dtype: Dtype) -> bool {
-        let functions = self.head.get(dtype);
-        functions.is_some_and(|functions| functions.iter().all(Function::has_wgmma))
+        self.head.with_wgmma(dtype).is_some()
     }
 
     /// # Errors
@@ -114,11 +114,7 @@ impl Kernels {
         p: &HeadParams,
     ) -> Result<(), RunnerError> {
         whole_vectors("the channels", p.channels)?;
-        let Some(functions) = self.head.get(dtype).filter(|_| self.has_head(dtype)) else {
-            return Err(RunnerError::Unavailable(format!(
-                "the CUDA kernel head is for f16 and bf16 on Hopper, not for {dtype} here"
-            )));
-        };
+        let functions = self.head.on_wgmma("head", dtype)?;
         if p.rows <= 0 {
             return Ok(());
         }

@@ -1,6 +1,7 @@
 //! Arguments of the kernels that multiply and do what follows the product.
 
-use super::{QkvTarget, mirrored};
+use super::{QkvTarget, mirrored, whole_vectors};
+use crate::runner::RunnerError;
 
 /// `y = activation(x·w + bias)`, or with the gate `activation(even columns)·odd columns`; or
 /// `residual += x·w + bias`; or `x·w + bias` to `qkv`.
@@ -53,6 +54,12 @@ impl LinearParams {
             activation: IDENTITY,
             gated: 0,
         }
+    }
+
+    /// Errors: N or K is no multiple of 8.
+    pub(super) fn check_vectors(&self) -> Result<(), RunnerError> {
+        whole_vectors("the columns of a weight", self.n)?;
+        whole_vectors("the rows of a weight", self.k)
     }
 }
 

@@ -4,7 +4,9 @@
 use cudarc::driver::CudaStream;
 
 use super::{LinearParams, blocks, mirrored, whole_vectors};
-use crate::runner::cuda::kernels::{Function, Kernels, Launch};
+use crate::runner::cuda::function::Function;
+use crate::runner::cuda::kernels::Kernels;
+use crate::runner::cuda::launch::Launch;
 use crate::runner::{Dtype, RunnerError};
 
 /// `logits = x·wᵀ`.

@@ -2,8 +2,9 @@
 
 use cudarc::driver::CudaStream;
 
-use super::{LinearParams, blocks, whole_vectors};
-use crate::runner::cuda::kernels::{Kernels, Launch};
+use super::{LinearParams, blocks};
+use crate::runner::cuda::kernels::Kernels;
+use crate::runner::cuda::launch::Launch;
 use crate::runner::{Dtype, RunnerError};
 
 /// Rows of a block's tile that the kernel is compiled for.
@@ -72,8 +73,7 @@ impl Cut {
 impl Kernels {
     /// Whether [`linear_slim`](Self::linear_slim) can run here.
     pub fn has_linear_slim(&self, dtype: Dtype) -> bool {
-        let functions = self.linear_slim.get(dtype);
-        functions.is_some_and(|functions| functions.iter().all(|function| function.has_wgmma()))
+        self.linear_slim.with_wgmma(dtype).is_some()
     }
 
     /// # Errors
@@ -85,14 +85,8 @@ impl Kernels {
         dtype: Dtype,
         p: &LinearParams,
     ) -> Result<(), RunnerError> {
-        whole_vectors("the columns of a weight", p.n)?;
-        whole_vectors("the rows of a weight", p.k)?;
-        let functions = self.linear_slim.get(dtype);
-        let Some(functions) = functions.filter(|_| self.has_linear_slim(dtype)) else {
-            return Err(RunnerError::Unavailable(format!(
-                "the CUDA kernel linear_slim is for f16 and bf16 on Hopper, not for {dtype} here"
-            )));
-        };
+        p.check_vectors()?;
+        let functions = self.linear_slim.on_wgmma("linear_slim", dtype)?;
         let product = [p.m, p.k, p.n].map(|size| usize::try_from(size).unwrap_or(0));
         let Some(cut) = Cut::new(product, self.sms) else {
             return Err(RunnerError::Unavailable(format!(

@@ -2,8 +2,9 @@
 
 use cudarc::driver::CudaStream;
 
-use super::{LinearParams, blocks, whole_vectors};
-use crate::runner::cuda::kernels::{Kernels, Launch};
+use super::{LinearParams, blocks};
+use crate::runner::cuda::kernels::Kernels;
+use crate::runner::cuda::launch::Launch;
 use crate::runner::{Dtype, RunnerError};
 
 /// M, the rows that the kernel is compiled for; fewer are padded with zeros.
@@ -52,8 +53,7 @@ impl Kernels {
         dtype: Dtype,
         p: &LinearParams,
     ) -> Result<(), RunnerError> {
-        whole_vectors("the columns of a weight", p.n)?;
-        whole_vectors("the rows of a weight", p.k)?;
+        p.check_vectors()?;
         let rows = ROWS.iter().position(|&rows| p.m <= rows as i32);
         let (Some(functions), Some(rows)) = (self.linear_small.get(dtype), rows) else {
             return Err(RunnerError::Unavailable(format!(

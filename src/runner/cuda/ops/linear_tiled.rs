@@ -2,8 +2,9 @@
 
 use cudarc::driver::CudaStream;
 
-use super::{LinearParams, blocks, whole_vectors};
-use crate::runner::cuda::kernels::{Kernels, Launch};
+use super::{LinearParams, blocks};
+use crate::runner::cuda::kernels::Kernels;
+use crate::runner::cuda::launch::Launch;
 use crate::runner::{Dtype, RunnerError};
 
 /// Rows and columns of a block's tile, K of a step, steps in flight.
@@ -38,8 +39,7 @@ fn splits(tiles: usize, k: usize, sms: usize) -> usize {
 impl Kernels {
     /// Whether [`linear_tiled`](Self::linear_tiled) can run here.
     pub fn has_linear_tiled(&self, dtype: Dtype) -> bool {
-        let function = self.linear_tiled.get(dtype);
-        function.is_some_and(|function| function.has_wgmma())
+        self.linear_tiled.with_wgmma(dtype).is_some()
     }
 
     /// # Errors
@@ -51,14 +51,8 @@ impl Kernels {
         dtype: Dtype,
         p: &LinearParams,
     ) -> Result<(), RunnerError> {
-        whole_vectors("the columns of a weight", p.n)?;
-        whole_vectors("the rows of a weight", p.k)?;
-        let function = self.linear_tiled.get(dtype);
-        let Some(function) = function.filter(|function| function.has_wgmma()) else {
-            return Err(RunnerError::Unavailable(format!(
-                "the CUDA kernel linear_tiled is for f16 and bf16 on Hopper, not for {dtype} here"
-            )));
-        };
+        p.check_vectors()?;
+        let function = self.linear_tiled.on_wgmma("linear_tiled", dtype)?;
         let (rows, columns) = (blocks(p.m, SIDE), blocks(p.n, SIDE));
         let splits = splits((rows * columns) as usize, p.k as usize, self.sms);
         Launch {

@@ -3,8 +3,9 @@
 
 use cudarc::driver::CudaStream;
 
-use super::{LinearParams, mirrored, whole_vectors};
-use crate::runner::cuda::kernels::{Kernels, Launch};
+use super::{LinearParams, mirrored};
+use crate::runner::cuda::kernels::Kernels;
+use crate::runner::cuda::launch::Launch;
 use crate::runner::cuda::tensor_map::{BoxedMatrix, TensorMap};
 use crate::runner::{Dtype, RunnerError};
 
@@ -144,8 +145,7 @@ fn splits(tiles: usize, steps: usize, sms: usize) -> usize {
 impl Kernels {
     /// Whether [`linear_wide`](Self::linear_wide) can run here.
     pub fn has_linear_wide(&self, dtype: Dtype) -> bool {
-        let functions = self.linear_wide.get(dtype);
-        functions.is_some_and(|functions| functions.iter().all(|function| function.has_wgmma()))
+        self.linear_wide.with_wgmma(dtype).is_some()
     }
 
     /// # Errors
@@ -157,14 +157,8 @@ impl Kernels {
         dtype: Dtype,
         p: &LinearParams,
     ) -> Result<(), RunnerError> {
-        whole_vectors("the columns of a weight", p.n)?;
-        whole_vectors("the rows of a weight", p.k)?;
-        let functions = self.linear_wide.get(dtype);
-        let Some(functions) = functions.filter(|_| self.has_linear_wide(dtype)) else {
-            return Err(RunnerError::Unavailable(format!(
-                "the CUDA kernel linear_wide is for f16 and bf16 on Hopper, not for {dtype} here"
-            )));
-        };
+        p.check_vectors()?;
+        let functions = self.linear_wide.on_wgmma("linear_wide", dtype)?;
         let [m, k, n] = [p.m, p.k, p.n].map(|size| usize::try_from(size).unwrap_or(0));
         if m == 0 {
             return Ok(());

@@ -3,7 +3,8 @@
 use cudarc::driver::CudaStream;
 
 use super::mirrored;
-use crate::runner::cuda::kernels::{Kernels, Launch};
+use crate::runner::cuda::kernels::Kernels;
+use crate::runner::cuda::launch::Launch;
 use crate::runner::{Dtype, RunnerError};
 
 /// Arguments of `random_fill`: `out[i] = mean + spread · seeded_unit(seed, i)`.

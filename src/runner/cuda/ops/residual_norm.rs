@@ -3,7 +3,8 @@
 use cudarc::driver::CudaStream;
 
 use super::{VECTOR, blocks, mirrored, whole_vectors};
-use crate::runner::cuda::kernels::{Kernels, Launch};
+use crate::runner::cuda::kernels::Kernels;
+use crate::runner::cuda::launch::Launch;
 use crate::runner::{Dtype, RunnerError};
 
 /// Arguments of `residual_norm`.
