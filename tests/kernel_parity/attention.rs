@@ -71,56 +71,69 @@ const HEADS: [(usize, usize); 8] = [
 ];
 const PAGES: [usize; 4] = [8, 16, 64, 128];
 
+// Apart, since compute-sanitizer takes minutes for each.
 #[test]
-fn prefill_of_mixed_rows() {
+fn prefill_of_mixed_rows_in_f32() {
+    prefill_of_mixed_rows(Dtype::F32);
+}
+
+#[test]
+fn prefill_of_mixed_rows_in_f16() {
+    prefill_of_mixed_rows(Dtype::F16);
+}
+
+#[test]
+fn prefill_of_mixed_rows_in_bf16() {
+    prefill_of_mixed_rows(Dtype::BF16);
+}
+
+fn prefill_of_mixed_rows(dtype: Dtype) {
     let Some(gpu) = gpu() else { return };
     let mut inputs = Inputs::fresh();
-    for dtype in DTYPES {
-        for (i, (query_heads, kv_heads)) in HEADS.into_iter().enumerate() {
-            for head_dim in HEAD_DIMS {
-                let page_size = PAGES[(i + head_dim / 16) % PAGES.len()];
-                let (p, long) = (page_size, 40 + inputs.below(160));
-                let rows = vec![
-                    Row::prompt(1),
-                    Row::prompt(p - 1),
-                    Row::prompt(p),
-                    Row::prompt(p + 1),
-                    Row::prompt(long),
-                    // Left padding: the first queries see no key at all.
-                    Row::prompt(long).left_padded(1 + inputs.below(long - 1)),
-                    // Chunked prefill: the queries come after keys of earlier steps.
-                    Row {
-                        query_len: 17,
-                        kv_start: 0,
-                        kv_len: 17 + inputs.below(100),
-                    },
-                    Row {
-                        query_len: 5,
-                        kv_start: 3,
-                        kv_len: 131,
-                    },
-                    // A decoding row and a graph's padding row in the same step.
-                    Row::decode(77),
-                    Row {
-                        query_len: 1,
-                        kv_start: 0,
-                        kv_len: 0,
-                    },
-                    Row::prompt(2),
-                ];
-                check_prefill(
-                    gpu,
-                    &mut inputs,
-                    &Shape {
-                        dtype,
-                        rows,
-                        query_heads,
-                        kv_heads,
-                        head_dim,
-                        page_size,
-                    },
-                );
-            }
+    for (i, (query_heads, kv_heads)) in HEADS.into_iter().enumerate() {
+        for head_dim in HEAD_DIMS {
+            let page_size = PAGES[(i + head_dim / 16) % PAGES.len()];
+            let (p, long) = (page_size, 40 + inputs.below(160));
+            let rows = vec![
+                Row::prompt(1),
+                Row::prompt(p - 1),
+                Row::prompt(p),
+                Row::prompt(p + 1),
+                Row::prompt(long),
+                // Left padding: the first queries see no key at all.
+                Row::prompt(long).left_padded(1 + inputs.below(long - 1)),
+                // Chunked prefill: the queries come after keys of earlier steps.
+                Row {
+                    query_len: 17,
+                    kv_start: 0,
+                    kv_len: 17 + inputs.below(100),
+                },
+                Row {
+                    query_len: 5,
+                    kv_start: 3,
+                    kv_len: 131,
+                },
+                // A decoding row and a graph's padding row in the same step.
+                Row::decode(77),
+                Row {
+                    query_len: 1,
+                    kv_start: 0,
+                    kv_len: 0,
+                },
+                Row::prompt(2),
+            ];
+            check_prefill(
+                gpu,
+                &mut inputs,
+                &Shape {
+                    dtype,
+                    rows,
+                    query_heads,
+                    kv_heads,
+                    head_dim,
+                    page_size,
+                },
+            );
         }
     }
 }
@@ -187,39 +200,51 @@ fn prefill_of_more_tiles_than_blocks() {
 }
 
 #[test]
-fn decode_of_mixed_rows() {
+fn decode_of_mixed_rows_in_f32() {
+    decode_of_mixed_rows(Dtype::F32);
+}
+
+#[test]
+fn decode_of_mixed_rows_in_f16() {
+    decode_of_mixed_rows(Dtype::F16);
+}
+
+#[test]
+fn decode_of_mixed_rows_in_bf16() {
+    decode_of_mixed_rows(Dtype::BF16);
+}
+
+fn decode_of_mixed_rows(dtype: Dtype) {
     let Some(gpu) = gpu() else { return };
     let mut inputs = Inputs::fresh();
-    for dtype in DTYPES {
-        for (i, (query_heads, kv_heads)) in HEADS.into_iter().enumerate() {
-            for head_dim in HEAD_DIMS {
-                let page_size = PAGES[(i + head_dim / 16) % PAGES.len()];
-                let p = page_size;
-                let long = 130 + inputs.below(200);
-                let mut rows: Vec<Row> = [1, p - 1, p, p + 1, 63, 64, 65, long, 1024]
-                    .map(Row::decode)
-                    .to_vec();
-                rows.push(Row::decode(long).left_padded(inputs.below(long)));
-                rows.push(Row::decode(130).left_padded(129));
-                // A graph's padding row.
-                rows.push(Row {
-                    query_len: 1,
-                    kv_start: 0,
-                    kv_len: 0,
-                });
-                check_decode(
-                    gpu,
-                    &mut inputs,
-                    &Shape {
-                        dtype,
-                        rows,
-                        query_heads,
-                        kv_heads,
-                        head_dim,
-                        page_size,
-                    },
-                );
-            }
+    for (i, (query_heads, kv_heads)) in HEADS.into_iter().enumerate() {
+        for head_dim in HEAD_DIMS {
+            let page_size = PAGES[(i + head_dim / 16) % PAGES.len()];
+            let p = page_size;
+            let long = 130 + inputs.below(200);
+            let mut rows: Vec<Row> = [1, p - 1, p, p + 1, 63, 64, 65, long, 1024]
+                .map(Row::decode)
+                .to_vec();
+            rows.push(Row::decode(long).left_padded(inputs.below(long)));
+            rows.push(Row::decode(130).left_padded(129));
+            // A graph's padding row.
+            rows.push(Row {
+                query_len: 1,
+                kv_start: 0,
+                kv_len: 0,
+            });
+            check_decode(
+                gpu,
+                &mut inputs,
+                &Shape {
+                    dtype,
+                    rows,
+                    query_heads,
+                    kv_heads,
+                    head_dim,
+                    page_size,
+                },
+            );
         }
     }
 }
