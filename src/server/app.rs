@@ -6,6 +6,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
+use tokio::time::Instant;
 
 use super::admission::Admission;
 use super::dispatch::Listeners;
@@ -81,8 +82,12 @@ impl App {
         }
     }
 
-    /// Gives the requests of an answer to the engine, one for each place.
-    pub fn submit(self: &Arc<Self>, asks: Vec<(Ask, OwnedSemaphorePermit)>) -> Submitted {
+    /// Gives the requests of an answer to the engine, one for each place; it has until `deadline`.
+    pub fn submit(
+        self: &Arc<Self>,
+        asks: Vec<(Ask, OwnedSemaphorePermit)>,
+        deadline: Instant,
+    ) -> Submitted {
         let count = asks.len() as u64;
         let first = self.next_id.fetch_add(count, Ordering::Relaxed);
         let events = self.listeners.listen(first..first + count);
@@ -101,7 +106,7 @@ impl App {
                 timeout: None,
             }));
         }
-        Submitted::new(Arc::clone(self), first, events, places)
+        Submitted::new(Arc::clone(self), first, events, places, deadline)
     }
 
     /// Tokens of prompt and output, at most.

@@ -1,10 +1,13 @@
 //! The requests of one answer, from their places in the queue to their last pieces of text.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::app::App;
 use super::dispatch::Event;
@@ -23,6 +26,8 @@ pub enum GenerationError {
     Lost(Arc<str>),
     #[error("the server is shutting down and has cut this request off (--drain-timeout)")]
     CutOff,
+    #[error("the request took longer than {} s (--timeout-ms)", .0.as_secs_f64())]
+    TimedOut(Duration),
     #[error(transparent)]
     Text(#[from] ModelError),
 }
@@ -41,6 +46,9 @@ pub struct Submitted {
     events: UnboundedReceiver<Event>,
     heard: VecDeque<Event>,
     buffer: Vec<Event>,
+    deadline: Pin<Box<Sleep>>,
+    /// Why those are cancelled that have not ended when this is dropped.
+    reason: FinishReason,
 }
 
 impl Submitted {
@@ -49,6 +57,7 @@ impl Submitted {
         first: RequestId,
         events: UnboundedReceiver<Event>,
         places: Vec<Option<OwnedSemaphorePermit>>,
+        deadline: Instant,
     ) -> Self {
         Self {
             app,
@@ -57,13 +66,24 @@ impl Submitted {
             events,
             heard: VecDeque::new(),
             buffer: Vec::new(),
+            deadline: Box::pin(sleep_until(deadline)),
+            reason: FinishReason::Cancelled,
         }
     }
 
-    /// Waits until something has happened. Errors: all requests have been refused or lost.
+    /// Waits until something has happened. Errors: all requests have been refused or lost, or their time is
+    /// over.
     pub async fn hear(&mut self) -> Result<(), GenerationError> {
         if self.heard.is_empty() {
-            if self.events.recv_many(&mut self.buffer, AT_ONCE).await == 0 {
+            let count = tokio::select! {
+                biased;
+                count = self.events.recv_many(&mut self.buffer, AT_ONCE) => count,
+                () = &mut self.deadline => {
+                    self.reason = FinishReason::TimedOut;
+                    return Err(GenerationError::TimedOut(self.app.options.timeout));
+                }
+            };
+            if count == 0 {
                 return Err(GenerationError::CutOff);
             }
             self.heard.extend(self.buffer.drain(..));
@@ -108,7 +128,7 @@ impl Submitted {
 impl Drop for Submitted {
     fn drop(&mut self) {
         for id in (self.first..).take(self.places.len()) {
-            self.cancel(id, FinishReason::Cancelled);
+            self.cancel(id, self.reason);
         }
     }
 }

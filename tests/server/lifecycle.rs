@@ -113,6 +113,7 @@ fn each_request_is_one_line_of_json() {
     let served = Served::start(&["--log-format=json"]);
     let body = json!({"prompt": "a b c", "max_tokens": 3, "ignore_eos": true, "n": 2});
     assert_eq!(served.post(PATH, &body).status, 200);
+    assert_eq!(served.post(PATH, &json!({"prompt": 7})).status, 400);
     served.terminate();
     let (code, log) = served.ended();
     assert_eq!(code, Some(0));
@@ -120,7 +121,7 @@ fn each_request_is_one_line_of_json() {
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).expect(line));
     let requests: Vec<Value> = lines.filter(|line| line["message"] == "request").collect();
-    let [request] = &requests[..] else {
+    let [request, refused] = &requests[..] else {
         panic!("{log}");
     };
     assert_eq!(request["outcome"], "complete");
@@ -129,4 +130,11 @@ fn each_request_is_one_line_of_json() {
     for time in ["queue_ms", "ttft_ms", "e2el_ms"] {
         assert!(request[time].as_f64().unwrap() >= 0.0, "{request}");
     }
+    assert_eq!(refused["outcome"], "refused");
+    assert_eq!(refused["status"], 400);
+    assert_eq!(refused["path"], PATH);
+    assert!(
+        refused["cause"].as_str().unwrap().contains("prompt"),
+        "{refused}"
+    );
 }

@@ -107,7 +107,7 @@ fn a_request_that_takes_too_long_ends() {
     }
     served.wait_for("requests_waiting", 0.0);
     assert_eq!(
-        served.metric("requests_total{reason=\"cancelled\"}"),
+        served.metric("requests_total{reason=\"timed_out\"}"),
         Some(2.0)
     );
 }

@@ -1,7 +1,6 @@
 //! An answer of either endpoint: its choices are generated side by side, and told whole or as a stream.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use async_stream::stream;
@@ -12,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::params::{Params, StreamOptions};
@@ -20,7 +19,7 @@ use super::request_log::RequestLog;
 use crate::model::Tokenizer;
 use crate::request::Token;
 use crate::server::app::{App, Ask};
-use crate::server::generation::{End, Generation, GenerationError, Piece, Submitted};
+use crate::server::generation::{End, Generation, Piece, Submitted};
 use crate::server::patience::AnswerBy;
 use crate::text::StopStrings;
 
@@ -73,12 +72,11 @@ impl<W: Wording> Job<W> {
         if let Some(cause) = app.closed() {
             return Err(ApiError::closed(&cause));
         }
-        let submitted = self.submit(&app);
-        let prompt_tokens = self.prompts.iter().map(|(ids, _)| ids.len()).sum();
         let deadline = Instant::now() + app.options.timeout;
+        let submitted = self.submit(&app, deadline);
+        let prompt_tokens = self.prompts.iter().map(|(ids, _)| ids.len()).sum();
         let answer = Answer {
             log: RequestLog::begin(self.id, prompt_tokens, app.clock),
-            deadline: Box::pin(sleep_until(deadline)),
             stops: self.params.stops,
             prompt_tokens,
             wording: self.wording,
@@ -93,7 +91,7 @@ impl<W: Wording> Job<W> {
     }
 
     /// Choice i is number i mod n of prompt i / n.
-    fn submit(&mut self, app: &Arc<App>) -> Submitted {
+    fn submit(&mut self, app: &Arc<App>, deadline: Instant) -> Submitted {
         let places = std::mem::take(&mut self.places).into_iter().enumerate();
         let n = self.params.n;
         let stop_tokens = match self.params.ignore_eos {
@@ -107,7 +105,8 @@ impl<W: Wording> Job<W> {
             sampling: self.params.sampling(choice % n),
             logprobs: self.logprobs,
         };
-        app.submit(places.map(|(i, place)| (ask(i), place)).collect())
+        let asks = places.map(|(i, place)| (ask(i), place)).collect();
+        app.submit(asks, deadline)
     }
 }
 
@@ -117,18 +116,19 @@ struct Answer<W> {
     wording: W,
     stops: StopStrings,
     prompt_tokens: usize,
-    deadline: Pin<Box<Sleep>>,
     log: RequestLog,
 }
 
 impl<W: Wording> Answer<W> {
     async fn whole(mut self, submitted: Submitted) -> Result<Response, ApiError> {
         let whole = self.generate(submitted).await;
-        match &whole {
-            Ok(_) => self.log.succeeded(),
-            Err(error) => self.log.failed(&error.message),
+        match whole {
+            Ok(whole) => {
+                self.log.succeeded();
+                Ok(whole)
+            }
+            Err(error) => Err(self.log.failed(error)),
         }
-        whole
     }
 
     async fn generate(&mut self, submitted: Submitted) -> Result<Response, ApiError> {
@@ -156,9 +156,8 @@ impl<W: Wording> Answer<W> {
         mut submitted: Submitted,
         options: StreamOptions,
     ) -> Result<Response, ApiError> {
-        if let Err(error) = self.in_time(submitted.hear()).await {
-            self.log.failed(&error.message);
-            return Err(error);
+        if let Err(error) = submitted.hear().await {
+            return Err(self.log.failed(error.into()));
         }
         let events = stream! {
             let (app, stops) = (Arc::clone(&self.app), std::mem::take(&mut self.stops));
@@ -174,8 +173,7 @@ impl<W: Wording> Answer<W> {
                     Err(error) => Err(error),
                 };
                 if let Err(error) = added {
-                    self.log.failed(&error.message);
-                    frames.add(&error.body());
+                    frames.add(&self.log.failed(error).body());
                     yield frames.take();
                     return;
                 }
@@ -208,22 +206,9 @@ impl<W: Wording> Answer<W> {
     }
 
     async fn next(&mut self, generation: &mut Generation<'_>) -> Result<Option<Piece>, ApiError> {
-        let piece = self.in_time(generation.next()).await?;
+        let piece = generation.next().await?;
         self.log.heard(generation);
         Ok(piece)
-    }
-
-    async fn in_time<T>(
-        &mut self,
-        something: impl Future<Output = Result<T, GenerationError>>,
-    ) -> Result<T, ApiError> {
-        tokio::select! {
-            biased;
-            happened = something => Ok(happened?),
-            () = &mut self.deadline => {
-                Err(ApiError::timed_out(self.app.options.timeout.as_secs_f64()))
-            }
-        }
     }
 
     fn usage(&self, generation: &Generation<'_>) -> Usage {

@@ -20,7 +20,13 @@ pub struct ApiError {
     pub message: String,
     /// Seconds.
     retry_after: Option<u32>,
+    /// The log has it with its request.
+    is_told: bool,
 }
+
+/// In the extensions of an error's response: what the log does not have yet.
+#[derive(Debug, Clone)]
+pub struct Untold(pub String);
 
 impl ApiError {
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
@@ -30,6 +36,7 @@ impl ApiError {
             code: None,
             message: message.into(),
             retry_after: None,
+            is_told: false,
         }
     }
 
@@ -59,6 +66,13 @@ impl ApiError {
         }
     }
 
+    pub fn told(self) -> Self {
+        Self {
+            is_told: true,
+            ..self
+        }
+    }
+
     pub fn queue_full() -> Self {
         let message = "the queue is full; try again later, or start the server with a larger --max-queue-size";
         Self::new(StatusCode::TOO_MANY_REQUESTS, message)
@@ -68,11 +82,6 @@ impl ApiError {
 
     pub fn closed(cause: &str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, cause).retry_after(1)
-    }
-
-    pub fn timed_out(seconds: f64) -> Self {
-        let message = format!("the request took longer than {seconds} s (--timeout-ms)");
-        Self::new(StatusCode::GATEWAY_TIMEOUT, message).code("timeout")
     }
 
     fn kind(&self) -> &'static str {
@@ -109,6 +118,9 @@ impl IntoResponse for ApiError {
                 .headers_mut()
                 .insert(header::WWW_AUTHENTICATE, bearer);
         }
+        if !self.is_told {
+            response.extensions_mut().insert(Untold(self.message));
+        }
         response
     }
 }
@@ -140,6 +152,9 @@ impl From<GenerationError> for ApiError {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, message).code("engine_failed")
             }
             GenerationError::CutOff => Self::closed(&error.to_string()),
+            GenerationError::TimedOut(_) => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, error.to_string()).code("timeout")
+            }
             GenerationError::Text(error) => error.into(),
         }
     }

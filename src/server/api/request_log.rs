@@ -1,9 +1,13 @@
-//! One line a request.
+//! One line a request: of those that were submitted with their timings, of others why they were refused.
 
 use std::time::Duration;
 
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
 use tracing::info;
 
+use super::error::{ApiError, Untold};
 use crate::clock::{Clock, WallClock};
 use crate::server::generation::Generation;
 
@@ -59,8 +63,10 @@ impl RequestLog {
         self.outcome = Outcome::Succeeded;
     }
 
-    pub fn failed(&mut self, cause: &str) {
-        self.outcome = Outcome::Failed(cause.to_owned());
+    /// Gives the error back as one that has been told.
+    pub fn failed(&mut self, error: ApiError) -> ApiError {
+        self.outcome = Outcome::Failed(error.message.clone());
+        error.told()
     }
 }
 
@@ -84,4 +90,19 @@ impl Drop for RequestLog {
             "request"
         );
     }
+}
+
+/// Of a path in the log; nobody has to send a short one.
+const MOST_SHOWN: usize = 100;
+
+/// Tells of requests that ended before they were submitted.
+pub async fn refusals(request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let path: String = request.uri().path().chars().take(MOST_SHOWN).collect();
+    let response = next.run(request).await;
+    if let Some(Untold(cause)) = response.extensions().get() {
+        let status = response.status().as_u16();
+        info!(%method, path, status, outcome = "refused", cause, "request");
+    }
+    response
 }

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::HttpBody;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::BytesMut;
@@ -18,6 +18,7 @@ use subtle::ConstantTimeEq;
 use tokio::time::timeout;
 
 use super::error::ApiError;
+use super::request_log::refusals;
 use super::{chat, completions};
 use crate::server::app::App;
 use crate::server::page_routes;
@@ -41,6 +42,7 @@ pub fn router(app: Arc<App>) -> Router {
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&app), counted))
+        .layer(from_fn(refusals))
         .with_state(app)
 }
 
