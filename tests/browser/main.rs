@@ -3,16 +3,18 @@
 //! Skipped, with a printed reason, where there is no Chromium; BATCHLAB_REQUIRE_CHROMIUM=1 makes that a
 //! failure.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+mod chromium;
+
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 use tempfile::tempdir;
 
-/// Runs inside the page and tells the outer one what it sees.
-const PROBE: &str = r#"<script>
-addEventListener("load", () => {
+use crate::chromium::Page;
+
+/// What the page sees of itself.
+const PROBE: &str = r#"(() => {
   const root = document.documentElement, pictures = [...document.querySelectorAll(".picture svg")];
   const outside = pictures.flatMap(svg => {
     const frame = svg.getBoundingClientRect();
@@ -22,8 +24,8 @@ addEventListener("load", () => {
     }).map(text => text.textContent);
   });
   const style = getComputedStyle(document.body);
-  parent.postMessage(JSON.stringify({
-    scroll: root.scrollWidth, width: innerWidth,
+  return {
+    scroll: root.scrollWidth,
     pictures: pictures.map(svg => svg.getBoundingClientRect()).map(r => [r.width, r.height]),
     outside, background: style.backgroundColor, ink: style.color,
     svgInk: [...new Set(pictures.flatMap(svg => [...svg.querySelectorAll("text")]).map(t => getComputedStyle(t).fill))],
@@ -32,28 +34,11 @@ addEventListener("load", () => {
     verdicts: [...document.querySelectorAll(".ruling")].map(e => e.textContent),
     figures: document.querySelectorAll("figure").length,
     tables: document.querySelectorAll("figure table").length,
-  }), "*");
-});
-</script>"#;
-
-fn chromium() -> Option<PathBuf> {
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
-        .flat_map(|dir| names.map(|name| dir.join(name)))
-        .find(|program| program.is_file());
-    if found.is_none() {
-        assert!(
-            std::env::var_os("BATCHLAB_REQUIRE_CHROMIUM").is_none(),
-            "BATCHLAB_REQUIRE_CHROMIUM is set and there is no Chromium"
-        );
-        eprintln!("skipped: no Chromium on this machine");
-    }
-    found
-}
+  };
+})()"#;
 
 /// A sweep that has something for every section that needs no GPU.
-fn report(folder: &Path) -> String {
+fn report(folder: &Path) {
     let status = Command::new(env!("CARGO_BIN_EXE_batchlab"))
         .args([
             "sweep",
@@ -65,6 +50,7 @@ fn report(folder: &Path) -> String {
             "--windows-ms=0,5",
             "--num-prompts=8",
             "--num-warmups=1",
+            "--output-len=8",
         ])
         .args([
             "--min-seconds=0",
@@ -77,64 +63,20 @@ fn report(folder: &Path) -> String {
         .status()
         .unwrap();
     assert!(status.success());
-    fs::read_to_string(folder.join("report.html")).unwrap()
-}
-
-/// What the page says of itself in a frame of this width.
-fn seen(chromium: &Path, folder: &Path, width: u32, dark: bool) -> Value {
-    let outer = folder.join("outer.html");
-    let frame = format!(
-        "<iframe src=\"probed.html\" style=\"width:{width}px;height:900px;border:0\"></iframe>\
-         <script>addEventListener('message', e => {{ const pre = document.createElement('pre'); \
-         pre.id = 'seen'; pre.textContent = e.data; document.body.append(pre); }})</script>"
-    );
-    fs::write(&outer, frame).unwrap();
-    let profile = tempdir().unwrap();
-    let scheme = u8::from(!dark);
-    let output = Command::new(chromium)
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-        ])
-        .args([
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-        ])
-        .args([
-            "--window-size=1400,1000",
-            "--virtual-time-budget=10000",
-            "--dump-dom",
-        ])
-        .arg(format!("--blink-settings=preferredColorScheme={scheme}"))
-        .arg(format!("--user-data-dir={}", profile.path().display()))
-        .arg(format!("file://{}", outer.display()))
-        .output()
-        .unwrap();
-    let dom = String::from_utf8(output.stdout).unwrap();
-    let start = dom.find("<pre id=\"seen\">").expect("the page answered") + 15;
-    let end = dom[start..].find("</pre>").unwrap() + start;
-    let text = dom[start..end]
-        .replace("&lt;", "<")
-        .replace("&gt;", ">")
-        .replace("&amp;", "&");
-    serde_json::from_str(&text).unwrap()
 }
 
 #[test]
 fn the_report_can_be_read_on_a_desk_and_a_phone_in_light_and_dark() {
-    let Some(chromium) = chromium() else {
+    let Some(mut page) = Page::open() else {
         return;
     };
     let dir = tempdir().unwrap();
     let folder = dir.path().join("r");
-    let html = report(&folder);
-    fs::write(folder.join("probed.html"), html + PROBE).unwrap();
+    report(&folder);
     for (width, dark) in [(1200, false), (390, false), (1200, true)] {
-        let seen = seen(&chromium, &folder, width, dark);
+        page.screen(width, 900, dark);
+        page.visit(&format!("file://{}/report.html", folder.display()));
+        let seen = page.value(PROBE);
         let list = |key: &str| seen[key].as_array().unwrap().clone();
         assert!(
             seen["scroll"].as_u64().unwrap() <= u64::from(width),
@@ -171,4 +113,5 @@ fn the_report_can_be_read_on_a_desk_and_a_phone_in_light_and_dark() {
         );
         assert!(list("svgInk").contains(&ink.into()), "{:?}", list("svgInk"));
     }
+    assert_eq!(page.errors, Vec::<String>::new());
 }

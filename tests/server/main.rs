@@ -3,6 +3,8 @@
 mod about;
 mod cancel;
 mod chat;
+#[path = "../browser/chromium.rs"]
+mod chromium;
 mod client;
 mod completions;
 mod errors;
@@ -10,6 +12,7 @@ mod failure;
 mod greedy;
 mod lifecycle;
 mod limits;
+mod live_page;
 mod logprobs;
 mod policies;
 mod process;

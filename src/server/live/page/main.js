@@ -9,7 +9,7 @@ let requests = new Requests();
 let latest = null;
 let heardAt = 0;
 let paused = false;
-let wordsAt = 0;
+let wordsAt = -Infinity;
 
 const timeline = new Timeline($("timeline"), $("hint"), () => requests);
 const span = new Span($("spans"), () => setSpan());
@@ -83,7 +83,7 @@ function frame() {
 $("pause").addEventListener("click", () => {
   paused = !paused;
   $("pause").ariaPressed = String(paused);
-  wordsAt = 0;
+  wordsAt = -Infinity;
 });
 $("table").addEventListener("toggle", () => {
   if (latest && $("table").open) showTable(latest);
