@@ -10,10 +10,10 @@ from .report import Report
 
 READERS = 2
 # More than the system buffers, some 4 MB.
-LARGE_ANSWER = post({"prompt": "a", "n": 16, "max_tokens": 450, "ignore_eos": True, "stream": True,
+LARGE_ANSWER = post({"prompt": "a", "n": 12, "max_tokens": 450, "ignore_eos": True, "stream": True,
                      "logprobs": 20, "temperature": 0})
 # Of --timeout-ms, for the readers below.
-READER_TIMEOUT_S = 40
+READER_TIMEOUT_S = 60
 READER_OPTIONS = ("--timeout-ms", str(1000 * READER_TIMEOUT_S))
 # The server's own limits: headers, bodies and writes 30 s; an answer's last bytes 40 s after --timeout-ms.
 PATIENCE_S, GRACE_S, SLACK_S = 30, 40, 10
@@ -38,7 +38,7 @@ async def slow_readers(server, long, seconds=None):
     drip = asyncio.create_task(read_a_little(clients[::2]))
     begin = time.monotonic()
     await report.healthy(server)
-    while server.left()["rows"] and time.monotonic() - begin < 60:
+    while server.left()["rows"] and time.monotonic() - begin < READER_TIMEOUT_S + SLACK_S:
         await asyncio.sleep(0.2)
     left = server.left()
     report.numbers["rows_end_after_s"] = time.monotonic() - begin
