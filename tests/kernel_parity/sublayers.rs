@@ -25,10 +25,12 @@ fn hopper() -> Option<&'static Gpu> {
     Some(gpu)
 }
 
-/// Of sums of rounded values around 1, some of which may be rounded the other way.
+/// Of sums of rounded values around 1, some of which may be rounded the other way. Where the stream is
+/// shifted by 100, these are so many that references in f32 and f64 are up to 2.7 units apart, with the
+/// kernel on the other side.
 fn tolerance(dtype: Dtype) -> Tolerance {
     let one = Tolerance::rounding(dtype);
-    one.at_least(3.0 * one.rtol)
+    one.at_least(6.0 * one.rtol)
 }
 
 /// The residual stream before a sublayer: how it lies there, and what the sublayer makes of it.
