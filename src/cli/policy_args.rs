@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use batchlab::Error;
 use batchlab::analysis::{Scenario, advise};
-use batchlab::batching::{Continuous, Dynamic, Policy, Static};
+use batchlab::batching::{Batching, Continuous, Dynamic, Policy, Static};
 use batchlab::report::SavedSweep;
 use batchlab::scheduler::Padding;
 use batchlab::sweep::{CellSpec, MeasureOptions};
@@ -15,6 +15,9 @@ use super::at_least_one;
 use super::engine_args::EngineArgs;
 
 const MAX_BATCH_SIZE: usize = 64;
+/// Of a request-level batch, whose prompts are computed in one step: as memory for a step's values allows,
+/// not as its rows' latency would.
+const WHOLE_PROMPT_TOKENS: usize = 16 << 10;
 /// Triton users begin here.
 const DYNAMIC_WINDOW_MS: f64 = 10.0;
 
@@ -36,8 +39,8 @@ pub struct PolicyArgs {
     /// Batch sizes that dynamic lets go at once
     #[arg(long, value_delimiter = ',', value_name = "LIST", value_parser = at_least_one)]
     preferred_batch_size: Vec<usize>,
-    /// Tokens of a step: of continuous, with one for each row that decodes; of the others, of a batch's
-    /// prompts [default: 2048, and at least the longest prompt]
+    /// Tokens of a step: of continuous, with one for each row that decodes [default: 2048]; of the others,
+    /// of a batch's prompts, and at least the longest [default: 16384]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_num_batched_tokens: Option<usize>,
     /// Take the setting that a sweep picked: its --output. Model and device are the sweep's too, unless
@@ -98,9 +101,10 @@ impl PolicyArgs {
     fn asked(&self, page_size: usize) -> Result<Setting, Error> {
         let policy = self.policy.unwrap_or(PolicyName::Continuous);
         let size = self.max_batch_size.unwrap_or(MAX_BATCH_SIZE);
-        let budget = self
-            .max_num_batched_tokens
-            .unwrap_or(Continuous::MAX_NUM_BATCHED_TOKENS);
+        let budget = self.max_num_batched_tokens.unwrap_or(match policy {
+            PolicyName::Continuous => Continuous::MAX_NUM_BATCHED_TOKENS,
+            PolicyName::Static | PolicyName::Dynamic => WHOLE_PROMPT_TOKENS,
+        });
         let unread = |option: &str, reader: &str| {
             Error::Usage(format!(
                 "{option} is for {reader}; leave it out or change --policy"
@@ -178,10 +182,15 @@ impl PolicyArgs {
         let engine =
             MeasuredEngine::try_parse_from(words.chain(saved.header.engine_options.clone()))
                 .map_err(|e| damaged(&e))?;
+        let policy = cell.policy(&options)?;
+        let budget = match policy.batching() {
+            Batching::RequestLevel => WHOLE_PROMPT_TOKENS,
+            Batching::IterationLevel { .. } => options.max_num_batched_tokens,
+        };
         Ok(Setting {
-            policy: cell.policy(&options)?,
+            policy,
             padding: cell.padding,
-            max_num_batched_tokens: options.max_num_batched_tokens.max(cell.batch_size),
+            max_num_batched_tokens: budget.max(cell.batch_size),
             words: format!("{}, at most {} rows", cell.setting(), cell.batch_size),
             engine: Some(engine.engine),
         })

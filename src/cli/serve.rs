@@ -99,11 +99,12 @@ impl ServeArgs {
         let budget = setting.max_num_batched_tokens;
         Ok(Limits {
             max_rows,
-            // A prompt of a request-level batch is computed in one step.
             max_tokens: match setting.policy.batching() {
+                // A prompt is computed in one step.
                 Batching::RequestLevel => budget.max(max_kv_len),
-                Batching::IterationLevel { .. } => budget.min(max_rows * max_kv_len),
-            },
+                Batching::IterationLevel { .. } => budget,
+            }
+            .min(max_rows * max_kv_len),
             max_kv_len,
         })
     }

@@ -253,8 +253,6 @@ impl Metrics {
         if finished.scheduled.is_some() {
             self.running.dec();
         }
-        let reason = Word(finish_reason(finished.reason));
-        self.requests.get_or_create(&Reason { reason }).inc();
         self.prompt_tokens.inc_by(finished.prompt_len as u64);
         if let Some(times) = RequestTimes::of(finished) {
             self.ttft.observe(times.ttft.as_secs_f64());
@@ -266,6 +264,9 @@ impl Metrics {
                 self.tpot.observe(tpot.as_secs_f64());
             }
         }
+        // Last: who sees that it ended sees its times.
+        let reason = Word(finish_reason(finished.reason));
+        self.requests.get_or_create(&Reason { reason }).inc();
     }
 
     pub(super) fn responded(&self, status: u16) {

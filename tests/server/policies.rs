@@ -36,6 +36,15 @@ fn a_static_batch_leaves_full() {
     assert_eq!(batches(&served, "full"), [Some(2.0), Some(6.0), Some(2.0)]);
 }
 
+/// Of more tokens than a step of continuous batching has.
+#[test]
+fn long_prompts_make_no_batch_smaller() {
+    let served = Served::start(&["--policy=static", "--max-batch-size=8"]);
+    let body = json!({"prompt": vec![vec![65; 400]; 8], "max_tokens": 1});
+    assert_eq!(served.post(PATH, &body).status, 200);
+    assert_eq!(batches(&served, "full"), [Some(1.0), Some(8.0), Some(1.0)]);
+}
+
 #[test]
 fn a_dynamic_batch_leaves_full_or_after_its_window() {
     let served = Served::start(&[
