@@ -20,8 +20,8 @@ pub struct RequestLog {
     begin: Duration,
     prompt_tokens: usize,
     output_tokens: usize,
-    /// Of its slowest request, as far as the engine has ended them.
-    queue: Duration,
+    /// Of its slowest request, once the engine has ended one.
+    queue: Option<Duration>,
     ttft: Option<Duration>,
     outcome: Outcome,
 }
@@ -41,7 +41,7 @@ impl RequestLog {
             clock,
             prompt_tokens,
             output_tokens: 0,
-            queue: Duration::ZERO,
+            queue: None,
             ttft: None,
             outcome: Outcome::Left,
         }
@@ -56,7 +56,7 @@ impl RequestLog {
             .finished
             .iter()
             .filter_map(|f| Some(f.scheduled?.saturating_sub(f.arrival)));
-        self.queue = queues.max().unwrap_or_default();
+        self.queue = queues.max();
     }
 
     pub fn succeeded(&mut self) {
@@ -84,7 +84,7 @@ impl Drop for RequestLog {
             cause,
             prompt_tokens = self.prompt_tokens,
             output_tokens = self.output_tokens,
-            queue_ms = ms(self.queue),
+            queue_ms = self.queue.map(ms),
             ttft_ms = self.ttft.map(ms),
             e2el_ms = ms(self.clock.now().saturating_sub(self.begin)),
             "request"
