@@ -178,11 +178,11 @@ impl PolicyArgs {
         let options: MeasureOptions =
             serde_json::from_value(saved.header.config["measure"].clone())
                 .map_err(|e| damaged(&e))?;
+        let policy = cell.policy(&options)?;
         let words = ["batchlab"].into_iter().map(String::from);
         let engine =
             MeasuredEngine::try_parse_from(words.chain(saved.header.engine_options.clone()))
                 .map_err(|e| damaged(&e))?;
-        let policy = cell.policy(&options)?;
         let budget = match policy.batching() {
             Batching::RequestLevel => WHOLE_PROMPT_TOKENS,
             Batching::IterationLevel { .. } => options.max_num_batched_tokens,

@@ -1,6 +1,7 @@
 //! `batchlab serve`: opens model and runner on the engine's thread and serves until it is told to end.
 
 use std::io::IsTerminal;
+use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -31,7 +32,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         .build();
     let runtime = runtime.context("the server's threads cannot be started")?;
     runtime.block_on(async {
-        let stop = stop_signal()?;
+        let mut stop = pin!(stop_signal()?);
         let set_up = set_up(
             engine,
             Arc::clone(&model),
@@ -39,7 +40,11 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
             setting,
             args.max_requests(limits),
         );
-        let server = Server::start((&args.host, args.port), model, options, set_up).await?;
+        let server = tokio::select! {
+            started = Server::start((&args.host, args.port), model, options, set_up) => started?,
+            // Nobody has been answered yet.
+            () = stop.as_mut() => return Ok(()),
+        };
         info!("listening on http://{}", server.address());
         Ok(server.run(stop).await?)
     })

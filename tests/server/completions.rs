@@ -42,6 +42,16 @@ fn an_answer_whole_and_in_pieces() {
     let last = events.last().unwrap();
     assert_eq!(last["choices"], json!([]));
     assert_eq!(last["usage"], usage);
+
+    // As vLLM: with every chunk, so that a client knows how many tokens each is.
+    with_usage["stream_options"] = json!({"continuous_usage_stats": true});
+    let events = served.stream(PATH, &with_usage).events();
+    let so_far: Vec<u64> = events
+        .iter()
+        .map(|event| event["usage"]["completion_tokens"].as_u64().unwrap())
+        .collect();
+    assert!(so_far.is_sorted() && so_far[0] > 0, "{so_far:?}");
+    assert_eq!(events.last().unwrap()["usage"], usage);
 }
 
 #[test]

@@ -27,7 +27,13 @@ use crate::text::StopStrings;
 pub trait Wording: Send + Sync + 'static {
     /// The event before a choice's first piece.
     fn opening(&self, choice: usize) -> Option<impl Serialize>;
-    fn chunk(&self, piece: Piece, tokenizer: &Tokenizer) -> Result<impl Serialize, ApiError>;
+    /// `usage` so far, where every chunk tells it.
+    fn chunk(
+        &self,
+        piece: Piece,
+        usage: Option<Usage>,
+        tokenizer: &Tokenizer,
+    ) -> Result<impl Serialize, ApiError>;
     /// The last event, where the stream tells its usage.
     fn usage_chunk(&self, usage: Usage) -> impl Serialize;
     fn whole(
@@ -168,7 +174,11 @@ impl<W: Wording> Answer<W> {
             }
             loop {
                 let added = match self.next(&mut generation).await {
-                    Ok(Some(piece)) => self.add(&mut frames, piece),
+                    Ok(Some(piece)) => {
+                        let usage = options.continuous_usage_stats;
+                        let usage = usage.then(|| self.usage(&generation));
+                        self.add(&mut frames, piece, usage)
+                    }
                     Ok(None) => break,
                     Err(error) => Err(error),
                 };
@@ -197,10 +207,11 @@ impl<W: Wording> Answer<W> {
     }
 
     /// Adds an event for a piece that there is something to tell of.
-    fn add(&self, frames: &mut Frames, piece: Piece) -> Result<(), ApiError> {
+    fn add(&self, frames: &mut Frames, piece: Piece, usage: Option<Usage>) -> Result<(), ApiError> {
         let has_logprobs = piece.token.as_ref().is_some_and(|t| t.logprobs.is_some());
         if has_logprobs || piece.end.is_some() || !piece.text.is_empty() {
-            frames.add(&self.wording.chunk(piece, &self.app.model.tokenizer)?);
+            let tokenizer = &self.app.model.tokenizer;
+            frames.add(&self.wording.chunk(piece, usage, tokenizer)?);
         }
         Ok(())
     }

@@ -240,14 +240,14 @@ impl Chat {
         }
     }
 
-    fn part(&self, part: Part) -> Reply<'_, Part> {
-        self.reply("chat.completion.chunk", vec![part], None)
+    fn part(&self, part: Part, usage: Option<Usage>) -> Reply<'_, Part> {
+        self.reply("chat.completion.chunk", vec![part], usage)
     }
 }
 
 impl Wording for Chat {
     fn opening(&self, choice: usize) -> Option<impl Serialize> {
-        Some(self.part(Part {
+        let part = Part {
             index: choice,
             delta: Delta {
                 role: Some("assistant"),
@@ -255,11 +255,17 @@ impl Wording for Chat {
             },
             logprobs: None,
             finish_reason: None,
-        }))
+        };
+        Some(self.part(part, None))
     }
 
-    fn chunk(&self, piece: Piece, tokenizer: &Tokenizer) -> Result<impl Serialize, ApiError> {
-        Ok(self.part(Part {
+    fn chunk(
+        &self,
+        piece: Piece,
+        usage: Option<Usage>,
+        tokenizer: &Tokenizer,
+    ) -> Result<impl Serialize, ApiError> {
+        let part = Part {
             index: piece.choice,
             logprobs: Logprobs::of(&piece.token, tokenizer)?,
             delta: Delta {
@@ -267,7 +273,8 @@ impl Wording for Chat {
                 content: (!piece.text.is_empty()).then_some(piece.text),
             },
             finish_reason: piece.end,
-        }))
+        };
+        Ok(self.part(part, usage))
     }
 
     fn usage_chunk(&self, usage: Usage) -> impl Serialize {

@@ -169,7 +169,12 @@ impl Wording for Completion {
         (!echoed.is_empty()).then(|| self.reply(vec![text()], None))
     }
 
-    fn chunk(&self, piece: Piece, tokenizer: &Tokenizer) -> Result<impl Serialize, ApiError> {
+    fn chunk(
+        &self,
+        piece: Piece,
+        usage: Option<Usage>,
+        tokenizer: &Tokenizer,
+    ) -> Result<impl Serialize, ApiError> {
         let token = piece.token.as_ref().map(|token| (token, piece.offset));
         let text = Text {
             index: piece.choice,
@@ -177,7 +182,7 @@ impl Wording for Completion {
             text: piece.text,
             finish_reason: piece.end,
         };
-        Ok(self.reply(vec![text], None))
+        Ok(self.reply(vec![text], usage))
     }
 
     fn usage_chunk(&self, usage: Usage) -> impl Serialize {

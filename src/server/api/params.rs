@@ -34,6 +34,9 @@ pub struct Params {
 pub struct StreamOptions {
     #[serde(default)]
     pub include_usage: bool,
+    /// vLLM's: the usage so far with every chunk.
+    #[serde(default)]
+    pub continuous_usage_stats: bool,
 }
 
 impl Params {
