@@ -56,7 +56,7 @@ pub struct LimitArgs {
     /// Requests that wait, at most; more get status 429
     #[arg(long, default_value_t = 256, value_name = "N")]
     pub max_queue_size: usize,
-    /// From a request's arrival to the end of its answer; then it ends with an error
+    /// From when a request's prompt has been read to the end of its answer; then it ends with an error
     #[arg(long, default_value = "600000", value_name = "MS", value_parser = millis)]
     pub timeout_ms: Duration,
     /// Seconds that running requests get to end after SIGTERM or Ctrl-C

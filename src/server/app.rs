@@ -44,7 +44,7 @@ pub struct App {
     pub live: broadcast::Sender<Arc<str>>,
     pub clock: WallClock,
     /// To turn texts to tokens, which takes a core: the engine keeps half of them.
-    pub turns: Semaphore,
+    pub turns: Arc<Semaphore>,
     /// Seconds since 1970.
     pub created: u64,
     commands: Sender<Command>,
@@ -72,9 +72,9 @@ impl App {
             listeners: Listeners::default(),
             live: broadcast::channel(4).0,
             clock,
-            turns: Semaphore::new(
+            turns: Arc::new(Semaphore::new(
                 std::thread::available_parallelism().map_or(1, |n| n.get().div_ceil(2)),
-            ),
+            )),
             created: unix_seconds(),
             commands,
             next_id: AtomicU64::new(0),

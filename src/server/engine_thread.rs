@@ -183,6 +183,8 @@ fn tell(engine: &mut Engine<'_>, arrived: Vec<Arrived>, progress: Progress) -> S
         batches.push(start.batch);
     }
     batches.extend(records.batches.into_iter().filter(|b| b.end.is_some()));
+    // One that a cancelled request ended is over before the next begins in the same step.
+    batches.sort_by_key(|batch| batch.start);
     StepNews {
         now: engine.clock().now(),
         arrived,

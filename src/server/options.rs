@@ -15,7 +15,7 @@ pub struct ServeOptions {
     pub api_key: Option<String>,
     /// Requests that wait, at most.
     pub max_queue_size: usize,
-    /// From a request's arrival to the end of its answer.
+    /// From when a request's prompt has been read to the end of its answer.
     pub timeout: Duration,
     /// How long running requests may go on after the server was told to end.
     pub drain_timeout: Duration,

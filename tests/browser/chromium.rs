@@ -4,14 +4,28 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Message, WebSocket};
 
+/// Nothing here takes that long, however busy the machine is.
+const FOREVER: Duration = Duration::from_secs(120);
+
+/// Ends with its owner.
+struct Browser(Child);
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 pub struct Page {
-    browser: Child,
+    _browser: Browser,
     _profile: TempDir,
     socket: WebSocket<MaybeTlsStream<TcpStream>>,
     session: String,
@@ -43,7 +57,7 @@ impl Page {
     pub fn open() -> Option<Self> {
         let program = chromium()?;
         let profile = tempfile::tempdir().unwrap();
-        let mut browser = Command::new(program)
+        let browser = Command::new(program)
             .args(["--headless", "--no-sandbox", "--disable-gpu"])
             .args(["--disable-quic", "--disable-sync", "--no-first-run"])
             .args([
@@ -56,7 +70,8 @@ impl Page {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut log = BufReader::new(browser.stderr.take().unwrap()).lines();
+        let mut browser = Browser(browser);
+        let mut log = BufReader::new(browser.0.stderr.take().unwrap()).lines();
         let address = log
             .by_ref()
             .map_while(Result::ok)
@@ -64,9 +79,12 @@ impl Page {
         let address = address.expect("Chromium says where it listens");
         // It goes on writing.
         std::thread::spawn(move || log.for_each(drop));
-        let (socket, _) = tungstenite::connect(address).unwrap();
+        let (mut socket, _) = tungstenite::connect(address).unwrap();
+        if let MaybeTlsStream::Plain(stream) = socket.get_mut() {
+            stream.set_read_timeout(Some(FOREVER)).unwrap();
+        }
         let mut page = Self {
-            browser,
+            _browser: browser,
             _profile: profile,
             socket,
             session: String::new(),
@@ -77,7 +95,6 @@ impl Page {
         let attach = json!({"targetId": target["targetId"], "flatten": true});
         let attached = page.call("Target.attachToTarget", attach);
         page.session = attached["sessionId"].as_str().unwrap().to_owned();
-        page.call("Page.enable", json!({}));
         page.call("Runtime.enable", json!({}));
         Some(page)
     }
@@ -95,7 +112,18 @@ impl Page {
     pub fn visit(&mut self, url: &str) {
         let gone = self.call("Page.navigate", json!({"url": url}));
         assert_eq!(gone["errorText"], Value::Null, "{url}");
-        while self.hear()["method"] != "Page.loadEventFired" {}
+        let script = "[location.href, document.readyState]";
+        let ask = json!({"expression": script, "returnByValue": true});
+        let loaded = json!([url, "complete"]);
+        let begin = Instant::now();
+        // The page that is left may be gone when it is asked: no answer is none of its.
+        while self
+            .try_call("Runtime.evaluate", ask.clone())
+            .is_none_or(|answer| answer["result"]["value"] != loaded)
+        {
+            assert!(begin.elapsed() < FOREVER, "{url} does not load");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// The value of a JavaScript expression in the page; of a promise, what comes of it.
@@ -107,6 +135,11 @@ impl Page {
     }
 
     fn call(&mut self, method: &str, params: Value) -> Value {
+        let answer = self.try_call(method, params);
+        answer.unwrap_or_else(|| panic!("{method} failed"))
+    }
+
+    fn try_call(&mut self, method: &str, params: Value) -> Option<Value> {
         self.sent += 1;
         let mut message = json!({"id": self.sent, "method": method, "params": params});
         if !self.session.is_empty() {
@@ -118,8 +151,7 @@ impl Page {
         loop {
             let answer = self.hear();
             if answer["id"] == self.sent {
-                assert_eq!(answer["error"], Value::Null, "{method}");
-                return answer["result"].clone();
+                return answer.get("result").cloned();
             }
         }
     }
@@ -137,12 +169,5 @@ impl Page {
             self.errors.push(params.to_string());
         }
         message
-    }
-}
-
-impl Drop for Page {
-    fn drop(&mut self) {
-        let _ = self.browser.kill();
-        let _ = self.browser.wait();
     }
 }

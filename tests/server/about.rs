@@ -25,6 +25,11 @@ fn models_health_and_readiness() {
     let unknown = served.get("/v1/models/another");
     assert_eq!(unknown.status, 404);
     assert_eq!(unknown.error()["code"], "model_not_found");
+    let no_text = served.get("/v1/models/%FF");
+    assert_eq!(
+        (no_text.status, &no_text.error()["code"]),
+        (404, &"model_not_found".into())
+    );
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use std::process::Command;
 use std::thread;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::tempdir;
 
+use crate::client::Stream;
 use crate::process::Served;
 
 const PATH: &str = "/v1/completions";
@@ -43,6 +44,30 @@ fn long_prompts_make_no_batch_smaller() {
     let body = json!({"prompt": vec![vec![65; 400]; 8], "max_tokens": 1});
     assert_eq!(served.post(PATH, &body).status, 200);
     assert_eq!(batches(&served, "full"), [Some(1.0), Some(8.0), Some(1.0)]);
+}
+
+/// The client of a batch's only row leaves, so that it ends where the next one starts.
+#[test]
+fn the_live_page_counts_a_batch_that_was_cancelled_once() {
+    let served = Served::start(&["--policy=dynamic", "--max-batch-size=1"]);
+    let long = json!({"prompt": "a", "max_tokens": 400, "ignore_eos": true});
+    let mut first = served.stream(PATH, &long);
+    assert!(first.event().is_some());
+    let short = json!({"prompt": "a", "max_tokens": 4, "ignore_eos": true});
+    thread::scope(|scope| {
+        let second = scope.spawn(|| served.post(PATH, &short).status);
+        served.wait_for("requests_waiting", 1.0);
+        drop(first);
+        assert_eq!(second.join().unwrap(), 200);
+    });
+    served.wait_for("batch_close_reason_total{reason=\"full\"}", 2.0);
+    let told = Stream::open(served.address, "GET", "/live", "", b"")
+        .event()
+        .unwrap();
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["batch_close_reasons"], json!({"full": 2}));
+    let rows = told["left"].as_array().unwrap().iter().map(|r| &r["row"]);
+    assert!(rows.clone().all(|row| row == 0), "{told:#}");
 }
 
 #[test]

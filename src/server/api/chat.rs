@@ -10,14 +10,13 @@ use super::answer::{Choice, Job, Usage, Wording};
 use super::error::ApiError;
 use super::fields::{Fields, is_nothing};
 use super::params::{MOST_LOGPROBS, Params};
-use super::{prompts, served_model};
+use super::{places, prompts, served_model};
 use crate::model::{Message, Tokenizer};
 use crate::request::Token;
 use crate::server::app::{App, unix_seconds};
 use crate::server::generation::{End, Piece};
 
-pub async fn chat(app: Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
-    let mut fields = Fields::parse(body)?;
+pub async fn chat(app: Arc<App>, mut fields: Fields) -> Result<Response, ApiError> {
     served_model(&app, &mut fields)?;
     let messages = messages(fields.need("messages")?)?;
     let params = Params::take(&mut fields, &["max_completion_tokens", "max_tokens"])?;
@@ -28,7 +27,7 @@ pub async fn chat(app: Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
         let message = "'top_logprobs' needs \"logprobs\": true";
         return Err(ApiError::field("top_logprobs", message));
     }
-    let places = app.admission.places(params.n)?;
+    let places = places(&app, params.n)?;
     let ids = render(&app, messages).await?;
     let prompts = vec![prompts::Prompt::Ids(ids)];
     let prompts = prompts::fitted(&app, "messages", prompts, params.max_tokens, None).await?;

@@ -9,7 +9,7 @@ use super::answer::{Choice, Job, Usage, Wording};
 use super::error::ApiError;
 use super::fields::Fields;
 use super::params::{MOST_LOGPROBS, Params};
-use super::{prompts, served_model};
+use super::{places, prompts, served_model};
 use crate::model::Tokenizer;
 use crate::request::Token;
 use crate::server::app::{App, unix_seconds};
@@ -18,8 +18,7 @@ use crate::server::generation::{End, Piece};
 /// As in OpenAI's API.
 const USUAL_MAX_TOKENS: usize = 16;
 
-pub async fn complete(app: Arc<App>, body: &[u8]) -> Result<Response, ApiError> {
-    let mut fields = Fields::parse(body)?;
+pub async fn complete(app: Arc<App>, mut fields: Fields) -> Result<Response, ApiError> {
     served_model(&app, &mut fields)?;
     let prompts = prompts::prompts(fields.need("prompt")?)?;
     let params = Params::take(&mut fields, &["max_tokens"])?;
@@ -30,7 +29,7 @@ pub async fn complete(app: Arc<App>, body: &[u8]) -> Result<Response, ApiError> 
         let message = "'echo' with 'logprobs' is not supported: the prompt's log-probabilities are not computed";
         return Err(ApiError::field("echo", message).code("unsupported_parameter"));
     }
-    let places = app.admission.places(prompts.len() * params.n)?;
+    let places = places(&app, prompts.len() * params.n)?;
     let usual = Some(USUAL_MAX_TOKENS);
     let prompts = prompts::fitted(&app, "prompt", prompts, params.max_tokens, usual).await?;
     let mut echoed = Vec::new();

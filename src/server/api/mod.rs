@@ -10,12 +10,16 @@ mod prompts;
 mod request_log;
 mod router;
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
+use tokio::sync::OwnedSemaphorePermit;
 
 pub use router::router;
 
 use self::error::ApiError;
 use self::fields::Fields;
+use super::admission::NoPlace;
 use super::app::App;
 
 /// Reads `model`, which may be missing: there is only one.
@@ -32,13 +36,26 @@ fn served_model(app: &App, fields: &mut Fields) -> Result<(), ApiError> {
     }
 }
 
+/// As many places, or why there are none.
+fn places(app: &App, count: usize) -> Result<Vec<OwnedSemaphorePermit>, ApiError> {
+    let none = |none: NoPlace| {
+        app.closed()
+            .map_or(none.into(), |cause| ApiError::closed(&cause))
+    };
+    app.admission.places(count).map_err(none)
+}
+
 /// Runs what would hold other requests up on a thread where it holds up none, when its turn has come.
 async fn elsewhere<T: Send + 'static>(
     app: &App,
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    // Never closed.
-    let _turn = app.turns.acquire().await;
+    // Never closed. It belongs to the work, which goes on where its client has left.
+    let turn = Arc::clone(&app.turns).acquire_owned().await;
+    let work = move || {
+        let _turn = turn;
+        work()
+    };
     let gone = |_| {
         ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,

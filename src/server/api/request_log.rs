@@ -65,7 +65,7 @@ impl RequestLog {
 
     /// Gives the error back as one that has been told.
     pub fn failed(&mut self, error: ApiError) -> ApiError {
-        self.outcome = Outcome::Failed(error.message.clone());
+        self.outcome = Outcome::Failed(shown(&error.message));
         error.told()
     }
 }
@@ -92,17 +92,24 @@ impl Drop for RequestLog {
     }
 }
 
-/// Of a path in the log; nobody has to send a short one.
-const MOST_SHOWN: usize = 100;
+/// Characters of a client's text in the log; nobody has to send a short one.
+const MOST_SHOWN: usize = 300;
+
+fn shown(text: &str) -> String {
+    text.chars().take(MOST_SHOWN).collect()
+}
 
 /// Tells of requests that ended before they were submitted.
 pub async fn refusals(request: Request, next: Next) -> Response {
-    let method = request.method().clone();
-    let path: String = request.uri().path().chars().take(MOST_SHOWN).collect();
+    let (method, path) = (
+        shown(request.method().as_str()),
+        shown(request.uri().path()),
+    );
     let response = next.run(request).await;
     if let Some(Untold(cause)) = response.extensions().get() {
         let status = response.status().as_u16();
-        info!(%method, path, status, outcome = "refused", cause, "request");
+        let cause = shown(cause);
+        info!(method, path, status, outcome = "refused", cause, "request");
     }
     response
 }

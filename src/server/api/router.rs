@@ -6,7 +6,8 @@ use std::time::Duration;
 use axum::Json;
 use axum::Router;
 use axum::body::HttpBody;
-use axum::extract::{Request, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -18,6 +19,7 @@ use subtle::ConstantTimeEq;
 use tokio::time::timeout;
 
 use super::error::ApiError;
+use super::fields::Fields;
 use super::request_log::refusals;
 use super::{chat, completions};
 use crate::server::app::App;
@@ -47,16 +49,19 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 async fn completions(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let body = body(&app, request).await?;
-    completions::complete(app, &body).await
+    completions::complete(Arc::clone(&app), fields(&app, request).await?).await
 }
 
 async fn chat_completions(
     State(app): State<Arc<App>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let body = body(&app, request).await?;
-    chat::chat(app, &body).await
+    chat::chat(Arc::clone(&app), fields(&app, request).await?).await
+}
+
+/// The body's fields; the body itself is gone before its answer begins.
+async fn fields(app: &App, request: Request) -> Result<Fields, ApiError> {
+    Fields::parse(&body(app, request).await?)
 }
 
 /// The whole body. Errors: it is packed, too large, broken or late, or the server ends before it is there.
@@ -66,11 +71,12 @@ async fn body(app: &App, request: Request) -> Result<BytesMut, ApiError> {
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }
     tokio::select! {
+        biased;
+        () = app.closing() => Err(ApiError::closed(&app.closed().unwrap_or_default())),
         whole = timeout(BODY_TIMEOUT, collect(request, app.options.max_body_size)) => {
             let message = format!("the body did not come within {} s", BODY_TIMEOUT.as_secs());
             whole.unwrap_or_else(|_| Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, message)))
         }
-        () = app.closing() => Err(ApiError::closed(&app.closed().unwrap_or_default())),
     }
 }
 
@@ -102,15 +108,16 @@ async fn models(State(app): State<Arc<App>>) -> Response {
 
 async fn model(
     State(app): State<Arc<App>>,
-    axum::extract::Path(name): axum::extract::Path<String>,
+    name: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    match name == app.options.model_name {
-        true => Ok(Json(about(&app)).into_response()),
-        false => {
-            let message = format!("the model '{name}' does not exist here");
-            Err(ApiError::new(StatusCode::NOT_FOUND, message).code("model_not_found"))
+    let message = match name {
+        Ok(Path(name)) if name == app.options.model_name => {
+            return Ok(Json(about(&app)).into_response());
         }
-    }
+        Ok(Path(name)) => format!("the model '{name}' does not exist here"),
+        Err(error) => format!("no model has this name: {error}"),
+    };
+    Err(ApiError::new(StatusCode::NOT_FOUND, message).code("model_not_found"))
 }
 
 fn about(app: &App) -> serde_json::Value {

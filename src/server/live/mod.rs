@@ -98,6 +98,13 @@ impl Live {
 
     pub fn step(&mut self, news: &StepNews) {
         news.arrived.iter().for_each(|arrived| self.arrive(arrived));
+        let (of_rows, of_new): (Vec<_>, Vec<_>) = news
+            .tokens
+            .iter()
+            .partition(|t| self.rows.contains(t.request));
+        of_rows
+            .into_iter()
+            .for_each(|t| self.token(t.request, news.now));
         // Rows that end are free for those that start.
         let (ran, others): (Vec<_>, Vec<_>) =
             news.finished.iter().partition(|f| self.rows.contains(f.id));
@@ -110,9 +117,9 @@ impl Live {
             }
         }
         started.for_each(|id| self.start(id, news.now));
-        for token in &news.tokens {
-            self.token(token.request, news.now);
-        }
+        of_new
+            .into_iter()
+            .for_each(|t| self.token(t.request, news.now));
         others.into_iter().for_each(|f| self.end(f));
         // A batch of one step began and ended in the same news.
         if let Some(batch) = news.batches.last().filter(|b| b.end.is_some()) {
@@ -125,9 +132,6 @@ impl Live {
             self.prompt_tokens.add(news.now, prompts);
         }
         self.kv_pages_used = news.kv_pages_used;
-        if self.rows.iter().next().is_none() {
-            self.kv_pages_used = 0;
-        }
         self.deadline = news.deadline;
     }
 

@@ -177,6 +177,29 @@ fn rows_of_a_batch_are_idle_until_it_ends() {
 }
 
 #[test]
+fn a_row_has_all_its_tokens_when_it_ends() {
+    let mut live = live(true, 4);
+    submit(&mut live, 1..3);
+    live.step(&StepNews {
+        now: ms(15),
+        started: vec![1, 2],
+        batches: vec![batch(10, 2, None)],
+        ..StepNews::default()
+    });
+    live.step(&StepNews {
+        now: ms(20),
+        tokens: vec![token(1), token(2)],
+        finished: vec![finished(1, 1)],
+        ..StepNews::default()
+    });
+    let s = live.snapshot(ms(25), None);
+    assert_eq!(states(&s)[0], (1, State::Idle, Some(0)));
+    let ended = &s.requests[0];
+    assert_eq!((ended.output_len, ended.first_token), (1, Some(ms(20))));
+    assert_eq!(s.ttft_ms.n, 2);
+}
+
+#[test]
 fn a_batch_of_one_step_is_told_whole() {
     let mut live = live(true, 4);
     submit(&mut live, 1..2);
