@@ -71,70 +71,79 @@ const HEADS: [(usize, usize); 8] = [
 ];
 const PAGES: [usize; 4] = [8, 16, 64, 128];
 
-// Apart, since compute-sanitizer takes minutes for each.
-#[test]
-fn prefill_of_mixed_rows_in_f32() {
-    prefill_of_mixed_rows(Dtype::F32);
+/// A test for each type and head width, since compute-sanitizer takes minutes for each.
+macro_rules! for_each_type_and_width {
+    ($check:ident) => {
+        mod $check {
+            use super::*;
+            for_each_type_and_width!($check: f32 F32, f16 F16, bf16 BF16);
+        }
+    };
+    ($check:ident: $($name:ident $dtype:ident),+) => {
+        $(mod $name {
+            use super::*;
+            for_each_type_and_width!($check, $dtype: of_32 32, of_64 64, of_80 80, of_128 128);
+        })+
+    };
+    ($check:ident, $dtype:ident: $($name:ident $head_dim:literal),+) => {
+        $(#[test]
+        fn $name() {
+            $check(Dtype::$dtype, $head_dim);
+        })+
+    };
 }
 
-#[test]
-fn prefill_of_mixed_rows_in_f16() {
-    prefill_of_mixed_rows(Dtype::F16);
-}
+const _: () = assert!(matches!(HEAD_DIMS, [32, 64, 80, 128]), "the widths above");
 
-#[test]
-fn prefill_of_mixed_rows_in_bf16() {
-    prefill_of_mixed_rows(Dtype::BF16);
-}
+for_each_type_and_width!(prefill_of_mixed_rows);
+for_each_type_and_width!(decode_of_mixed_rows);
 
-fn prefill_of_mixed_rows(dtype: Dtype) {
+fn prefill_of_mixed_rows(dtype: Dtype, head_dim: usize) {
     let Some(gpu) = gpu() else { return };
     let mut inputs = Inputs::fresh();
     for (i, (query_heads, kv_heads)) in HEADS.into_iter().enumerate() {
-        for head_dim in HEAD_DIMS {
-            let page_size = PAGES[(i + head_dim / 16) % PAGES.len()];
-            let (p, long) = (page_size, 40 + inputs.below(160));
-            let rows = vec![
-                Row::prompt(1),
-                Row::prompt(p - 1),
-                Row::prompt(p),
-                Row::prompt(p + 1),
-                Row::prompt(long),
-                // Left padding: the first queries see no key at all.
-                Row::prompt(long).left_padded(1 + inputs.below(long - 1)),
-                // Chunked prefill: the queries come after keys of earlier steps.
-                Row {
-                    query_len: 17,
-                    kv_start: 0,
-                    kv_len: 17 + inputs.below(100),
-                },
-                Row {
-                    query_len: 5,
-                    kv_start: 3,
-                    kv_len: 131,
-                },
-                // A decoding row and a graph's padding row in the same step.
-                Row::decode(77),
-                Row {
-                    query_len: 1,
-                    kv_start: 0,
-                    kv_len: 0,
-                },
-                Row::prompt(2),
-            ];
-            check_prefill(
-                gpu,
-                &mut inputs,
-                &Shape {
-                    dtype,
-                    rows,
-                    query_heads,
-                    kv_heads,
-                    head_dim,
-                    page_size,
-                },
-            );
-        }
+        let page_size = PAGES[(i + head_dim / 16) % PAGES.len()];
+        let (p, long) = (page_size, 40 + inputs.below(160));
+        let rows = vec![
+            Row::prompt(1),
+            Row::prompt(p - 1),
+            Row::prompt(p),
+            Row::prompt(p + 1),
+            Row::prompt(long),
+            // Left padding: the first queries see no key at all.
+            Row::prompt(long).left_padded(1 + inputs.below(long - 1)),
+            // Chunked prefill: the queries come after keys of earlier steps.
+            Row {
+                query_len: 17,
+                kv_start: 0,
+                kv_len: 17 + inputs.below(100),
+            },
+            Row {
+                query_len: 5,
+                kv_start: 3,
+                kv_len: 131,
+            },
+            // A decoding row and a graph's padding row in the same step.
+            Row::decode(77),
+            Row {
+                query_len: 1,
+                kv_start: 0,
+                kv_len: 0,
+            },
+            Row::prompt(2),
+        ];
+        check_prefill(
+            gpu,
+            &mut inputs,
+            &Shape {
+                dtype,
+                rows,
+                query_heads,
+                kv_heads,
+                head_dim,
+                page_size,
+            },
+        );
     }
 }
 
@@ -199,53 +208,36 @@ fn prefill_of_more_tiles_than_blocks() {
     }
 }
 
-#[test]
-fn decode_of_mixed_rows_in_f32() {
-    decode_of_mixed_rows(Dtype::F32);
-}
-
-#[test]
-fn decode_of_mixed_rows_in_f16() {
-    decode_of_mixed_rows(Dtype::F16);
-}
-
-#[test]
-fn decode_of_mixed_rows_in_bf16() {
-    decode_of_mixed_rows(Dtype::BF16);
-}
-
-fn decode_of_mixed_rows(dtype: Dtype) {
+fn decode_of_mixed_rows(dtype: Dtype, head_dim: usize) {
     let Some(gpu) = gpu() else { return };
     let mut inputs = Inputs::fresh();
     for (i, (query_heads, kv_heads)) in HEADS.into_iter().enumerate() {
-        for head_dim in HEAD_DIMS {
-            let page_size = PAGES[(i + head_dim / 16) % PAGES.len()];
-            let p = page_size;
-            let long = 130 + inputs.below(200);
-            let mut rows: Vec<Row> = [1, p - 1, p, p + 1, 63, 64, 65, long, 1024]
-                .map(Row::decode)
-                .to_vec();
-            rows.push(Row::decode(long).left_padded(inputs.below(long)));
-            rows.push(Row::decode(130).left_padded(129));
-            // A graph's padding row.
-            rows.push(Row {
-                query_len: 1,
-                kv_start: 0,
-                kv_len: 0,
-            });
-            check_decode(
-                gpu,
-                &mut inputs,
-                &Shape {
-                    dtype,
-                    rows,
-                    query_heads,
-                    kv_heads,
-                    head_dim,
-                    page_size,
-                },
-            );
-        }
+        let page_size = PAGES[(i + head_dim / 16) % PAGES.len()];
+        let p = page_size;
+        let long = 130 + inputs.below(200);
+        let mut rows: Vec<Row> = [1, p - 1, p, p + 1, 63, 64, 65, long, 1024]
+            .map(Row::decode)
+            .to_vec();
+        rows.push(Row::decode(long).left_padded(inputs.below(long)));
+        rows.push(Row::decode(130).left_padded(129));
+        // A graph's padding row.
+        rows.push(Row {
+            query_len: 1,
+            kv_start: 0,
+            kv_len: 0,
+        });
+        check_decode(
+            gpu,
+            &mut inputs,
+            &Shape {
+                dtype,
+                rows,
+                query_heads,
+                kv_heads,
+                head_dim,
+                page_size,
+            },
+        );
     }
 }
 
