@@ -99,7 +99,7 @@ struct Ring {
 
 // What one thread does: brings every stage of every tile.
 template <typename Tile>
-__device__ void produce(typename Tile::Memory& memory, const LinearWideParams<typename Tile::T>& p,
+__device__ void produce(typename Tile::Memory& memory, const BoxedLinearParams<typename Tile::T>& p,
                         const Work<Tile>& work) {
     // The block's share of the rows of W's boxes.
     constexpr int BOXES = Tile::COLUMNS / ROW_ELEMENTS, BOX_ROWS = Tile::DEPTH / Tile::SHARE;
@@ -297,7 +297,7 @@ __device__ void by_kind(const LinearParams<T>& p, const Body& body) {
 }
 
 template <typename Tile>
-__device__ void linear_wide(const LinearWideParams<typename Tile::T>& p) {
+__device__ void linear_wide(const BoxedLinearParams<typename Tile::T>& p) {
     extern __shared__ __align__(EIGHT_ROWS) unsigned char bytes[];
     auto& memory = reinterpret_cast<typename Tile::Memory&>(bytes);
     if (threadIdx.x == 0) {
@@ -332,7 +332,7 @@ __device__ void linear_wide(const LinearWideParams<typename Tile::T>& p) {
 #endif
 #define LINEAR_WIDE(suffix, T, ROWS, COLUMNS, STAGES, SHARE, BLOCKS)                                      \
     extern "C" __global__ void __launch_bounds__((Tile<T, ROWS, COLUMNS, STAGES, SHARE, BLOCKS>::THREADS), BLOCKS) \
-        linear_wide_##suffix##_m##ROWS##_n##COLUMNS(const __grid_constant__ LinearWideParams<T> p) {      \
+        linear_wide_##suffix##_m##ROWS##_n##COLUMNS(const __grid_constant__ BoxedLinearParams<T> p) {      \
         RUN(T, ROWS, COLUMNS, STAGES, SHARE, BLOCKS);                                                     \
     }
 #define LINEAR_WIDE_TILES(suffix, T)          \

@@ -113,14 +113,14 @@ static_assert(offsetof(LogitsParams<float>, m) == 24);
 static_assert(offsetof(LogitsParams<float>, k) == 32);
 
 template <typename T>
-struct LinearWideParams {
+struct BoxedLinearParams {
     TensorMap x;
     TensorMap w;
     LinearParams<T> linear;
 };
-static_assert(sizeof(LinearWideParams<uint16_t>) == 512);
-static_assert(offsetof(LinearWideParams<uint16_t>, w) == 128);
-static_assert(offsetof(LinearWideParams<uint16_t>, linear) == 256);
+static_assert(sizeof(BoxedLinearParams<uint16_t>) == 512);
+static_assert(offsetof(BoxedLinearParams<uint16_t>, w) == 128);
+static_assert(offsetof(BoxedLinearParams<uint16_t>, linear) == 256);
 
 template <typename T>
 struct KvAppendParams {

@@ -52,6 +52,11 @@ struct Barrier {
     }
 };
 
+// Asks for the map itself, which the first copy by it would wait for.
+__device__ inline void fetch_map(const TensorMap& map) {
+    asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
+
 // Copies the map's box at (row, column) to shared memory in the background; `done` gets its bytes.
 __device__ inline void copy_box(void* to, const TensorMap& map, int row, int column, Barrier& done) {
     asm volatile(

@@ -2,6 +2,7 @@
 
 use super::{QkvTarget, mirrored, whole_vectors};
 use crate::runner::RunnerError;
+use crate::runner::cuda::tensor_map::{BoxedMatrix, TensorMap};
 
 /// `y = activation(x·w + bias)`, or with the gate `activation(even columns)·odd columns`; or
 /// `residual += x·w + bias`; or `x·w + bias` to `qkv`.
@@ -56,12 +57,47 @@ impl LinearParams {
         }
     }
 
+    /// X in boxes of so many rows, W in boxes of so many rows of K.
+    ///
+    /// Errors: the driver refuses the sizes.
+    pub(super) fn boxed(
+        &self,
+        x_rows: usize,
+        w_rows: usize,
+    ) -> Result<BoxedLinearParams, RunnerError> {
+        let [m, n, k] = [self.m, self.n, self.k].map(|size| usize::try_from(size).unwrap_or(0));
+        let boxed = |address, rows, columns, box_rows| {
+            TensorMap::new(&BoxedMatrix {
+                address,
+                rows,
+                columns,
+                box_rows,
+            })
+        };
+        Ok(BoxedLinearParams {
+            x: boxed(self.x, m, k, x_rows)?,
+            w: boxed(self.w, k, n, w_rows)?,
+            linear: *self,
+        })
+    }
+
     /// Errors: N or K is no multiple of 8.
     pub(super) fn check_vectors(&self) -> Result<(), RunnerError> {
         whole_vectors("the columns of a weight", self.n)?;
         whole_vectors("the rows of a weight", self.k)
     }
 }
+
+/// For the kernels to which the copy engine brings X and W.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct BoxedLinearParams {
+    x: TensorMap,
+    w: TensorMap,
+    linear: LinearParams,
+}
+
+mirrored!(BoxedLinearParams, 512, { x: 0, w: 128, linear: 256 });
 
 /// The kernels' number for no activation.
 pub const IDENTITY: i32 = 4;

@@ -23,9 +23,9 @@ const BLOCKS_AN_SM: usize = 2;
 const SM_BYTES: usize = 228 << 10;
 const BLOCK_BYTES: usize = 1 << 10;
 
-/// Dynamic shared memory of a part of K, in 16-bit values.
+/// Dynamic shared memory of a part of K: 16-bit values, and a barrier for each step.
 const fn shared_bytes(rows: usize, steps: usize) -> usize {
-    steps * (SIDE + rows) * DEPTH * 2
+    steps * ((SIDE + rows) * DEPTH * 2 + 8)
 }
 
 /// The most that a block of this many rows takes.
@@ -95,6 +95,9 @@ impl Kernels {
                 p.k
             )));
         };
+        if p.m == 0 {
+            return Ok(());
+        }
         let rows = ROWS[cut.tile];
         Launch {
             function: &functions[cut.tile],
@@ -107,7 +110,7 @@ impl Kernels {
             threads: THREADS,
             shared_bytes: shared_bytes(rows, cut.steps) as u32,
         }
-        .behind_in_clusters(stream, p)
+        .behind_in_clusters(stream, &p.boxed(rows, DEPTH)?)
     }
 }
 

@@ -3,10 +3,9 @@
 
 use cudarc::driver::CudaStream;
 
-use super::{LinearParams, mirrored};
+use super::LinearParams;
 use crate::runner::cuda::kernels::Kernels;
 use crate::runner::cuda::launch::Launch;
-use crate::runner::cuda::tensor_map::{BoxedMatrix, TensorMap};
 use crate::runner::{Dtype, RunnerError};
 
 /// What a kernel is compiled for.
@@ -35,18 +34,6 @@ const DEPTH: usize = 64;
 const MOST_SPLITS: usize = 8;
 /// Fewer steps than this would not pay for a block's share of the cluster's sums.
 const FEWEST_STEPS: usize = 3;
-
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-struct LinearWideParams {
-    /// X in boxes of a tile's rows.
-    x: TensorMap,
-    /// W in boxes of the rows of a step that one block brings.
-    w: TensorMap,
-    linear: LinearParams,
-}
-
-mirrored!(LinearWideParams, 512, { x: 0, w: 128, linear: 256 });
 
 impl Tile {
     const fn new([rows, columns]: [usize; 2], stages: usize, share: usize) -> Self {
@@ -165,19 +152,7 @@ impl Kernels {
         }
         let cut = Cut::new([m, k, n], self.sms);
         let tile = &TILES[cut.tile];
-        let boxed = |address, rows, columns, box_rows| {
-            TensorMap::new(&BoxedMatrix {
-                address,
-                rows,
-                columns,
-                box_rows,
-            })
-        };
-        let params = LinearWideParams {
-            x: boxed(p.x, m, k, tile.rows)?,
-            w: boxed(p.w, k, n, DEPTH / tile.share)?,
-            linear: *p,
-        };
+        let params = p.boxed(tile.rows, DEPTH / tile.share)?;
         Launch {
             function: &functions[cut.tile],
             grid: (cut.cluster as u32, cut.clusters as u32, 1),
