@@ -9,8 +9,8 @@
 // linear_tiled.cu. How K is divided depends on K alone, so that a row has the same bits whatever M.
 //
 // Each scheduler of an SM has one warp: an instruction costs its latency, and far more where no block
-// on the SM has run it lately. Addresses are therefore made once, and all four products of a layer had
-// better run through the same code.
+// on the SM has run it lately. The copy engine therefore brings X and W, a box each for a step of K, and
+// all four products of a layer had better run through the same code.
 
 #include "launch.cuh"
 #include "linear.cuh"

@@ -41,8 +41,9 @@ struct ResidualNormParams {
     int32_t slices;
     int32_t slice_rows;
     int32_t rms;
+    int32_t holds_next;
 };
-static_assert(sizeof(ResidualNormParams<float>) == 88);
+static_assert(sizeof(ResidualNormParams<float>) == 96);
 static_assert(offsetof(ResidualNormParams<float>, rows) == 64);
 static_assert(offsetof(ResidualNormParams<float>, rms) == 84);
 

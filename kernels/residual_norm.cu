@@ -36,7 +36,9 @@ __device__ void residual_norm(const ResidualNormParams<T>& p) {
         if (p.beta) load(beta, p.beta + channel);
     }
     const float share = 1.0f / p.channels;
-    follow_previous_kernel();
+    if (!p.holds_next) let_next_kernel_start();
+    wait_for_previous_kernel();
+    if (p.holds_next) let_next_kernel_start();
     const size_t row = blockIdx.x;
     const size_t token = p.row_index ? p.row_index[row] : row;
 

@@ -229,6 +229,7 @@ fn residual_norm(tokens: usize, channels: usize) -> Case {
                     slices: 0,
                     slice_rows: 0,
                     rms: 0,
+                    holds_next: 0,
                 };
                 Ok(d.kernels.residual_norm(&d.stream, DTYPE, &p)?)
             }))

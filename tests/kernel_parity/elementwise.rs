@@ -172,6 +172,7 @@ fn check_norm(gpu: &Gpu, inputs: &mut Inputs, dtype: Dtype, case: &NormCase) {
         slices: case.slices as i32,
         slice_rows: tokens as i32,
         rms: i32::from(case.kind == NormKind::RmsNorm),
+        holds_next: i32::from(case.gather),
     };
     gpu.kernels
         .residual_norm(&gpu.stream, dtype, &params)

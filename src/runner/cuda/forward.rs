@@ -115,26 +115,31 @@ impl Forward<'_> {
 
     fn normalise_for_attention(&mut self, layer: usize) -> Result<(), RunnerError> {
         let norm = [Param::AttnNormWeight(layer), Param::AttnNormBias(layer)];
-        self.normalise(norm, Rows::Tokens)
+        let columns = self.network.spec.qkv_width();
+        self.normalise(norm, Before::Product { columns })
     }
 
     fn normalise_for_mlp(&mut self, layer: usize) -> Result<(), RunnerError> {
         let norm = [Param::MlpNormWeight(layer), Param::MlpNormBias(layer)];
-        self.normalise(norm, Rows::Tokens)
+        let columns = self.network.spec.mlp_up_width();
+        self.normalise(norm, Before::Product { columns })
     }
 
     fn normalise_last_tokens(&mut self) -> Result<(), RunnerError> {
         let norm = [Param::FinalNormWeight, Param::FinalNormBias];
-        self.normalise(norm, Rows::LastTokens)
+        self.normalise(norm, Before::Head)
     }
 
     /// Adds a pending update and its bias to the residual stream, then normalises it.
-    fn normalise(&mut self, [weight, beta]: [Param; 2], rows: Rows) -> Result<(), RunnerError> {
+    fn normalise(&mut self, [weight, beta]: [Param; 2], before: Before) -> Result<(), RunnerError> {
         let pending = std::mem::take(&mut self.pending);
         let n = &*self.network;
-        let (rows, row_index) = match rows {
-            Rows::Tokens => (self.shape.tokens, 0),
-            Rows::LastTokens => (self.shape.rows, self.inputs.last_token),
+        let (rows, row_index, holds_next) = match before {
+            Before::Product { columns } => {
+                let tokens = self.shape.tokens;
+                (tokens, 0, n.starts_better_late(tokens, columns))
+            }
+            Before::Head => (self.shape.rows, self.inputs.last_token, false),
         };
         let p = ResidualNormParams {
             x: n.scratch.residual,
@@ -151,6 +156,7 @@ impl Forward<'_> {
             slices: pending.slices as i32,
             slice_rows: self.shape.tokens as i32,
             rms: i32::from(n.spec.norm == NormKind::RmsNorm),
+            holds_next: i32::from(holds_next),
         };
         n.kernels.residual_norm(&self.device.stream, n.dtype, &p)
     }
@@ -263,11 +269,13 @@ impl Forward<'_> {
     }
 }
 
-/// Which rows of the residual stream are normalised.
+/// Who reads what a norm leaves.
 #[derive(Clone, Copy)]
-enum Rows {
-    Tokens,
-    LastTokens,
+enum Before {
+    /// A product of all tokens with a weight of so many columns.
+    Product { columns: usize },
+    /// The head, of each row's last token.
+    Head,
 }
 
 impl Network {

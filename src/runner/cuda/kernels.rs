@@ -259,7 +259,8 @@ impl Kernels {
             let linear_small = self.linear_small.get(dtype).into_iter().flatten();
             for (functions, rows) in linear_small.zip(linear_small::ROWS) {
                 for (function, columns) in functions.iter().zip(linear_small::COLUMNS) {
-                    allow(function, linear_small::shared_bytes(rows, columns))?;
+                    let most = linear_small::most_shared_bytes(function, rows, columns);
+                    allow(function, most)?;
                 }
             }
             let head = self.head.get(dtype).into_iter().flatten();

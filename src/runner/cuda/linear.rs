@@ -150,6 +150,13 @@ impl Network {
     fn means(&self) -> Means {
         Means::of(self.dtype, &self.kernels, &self.gemms)
     }
+
+    /// Whether what multiplies `m` normalised rows had better not start before the kernel that leaves
+    /// the rows' stream has ended: blocks of `linear_wide` that take what room is left beside it share
+    /// SMs while others stay without.
+    pub(super) fn starts_better_late(&self, m: usize, n: usize) -> bool {
+        m <= WIDE_ROWS && self.means().choose(m, self.spec.channels, n) == By::LinearWide
+    }
 }
 
 impl Forward<'_> {

@@ -2,7 +2,7 @@
 
 use cudarc::driver::CudaStream;
 
-use super::{LinearParams, blocks};
+use super::{BLOCK_BYTES, LinearParams, SM_BYTES, blocks};
 use crate::runner::cuda::kernels::Kernels;
 use crate::runner::cuda::launch::Launch;
 use crate::runner::{Dtype, RunnerError};
@@ -19,10 +19,6 @@ const MOST_STEPS: usize = 12;
 const MOST_SPLITS: usize = 8;
 /// More blocks than these on an SM are in each other's way.
 const BLOCKS_AN_SM: usize = 2;
-/// Shared memory of an SM, and what a block takes of it beside its own.
-const SM_BYTES: usize = 228 << 10;
-const BLOCK_BYTES: usize = 1 << 10;
-
 /// Dynamic shared memory of a part of K: 16-bit values, and a barrier for each step.
 const fn shared_bytes(rows: usize, steps: usize) -> usize {
     steps * ((SIDE + rows) * DEPTH * 2 + 8)

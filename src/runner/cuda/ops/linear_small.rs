@@ -2,7 +2,8 @@
 
 use cudarc::driver::CudaStream;
 
-use super::{LinearParams, blocks};
+use super::{LinearParams, SM_BYTES, blocks};
+use crate::runner::cuda::function::Function;
 use crate::runner::cuda::kernels::Kernels;
 use crate::runner::cuda::launch::Launch;
 use crate::runner::{Dtype, RunnerError};
@@ -23,19 +24,42 @@ const STAGES: usize = 4;
 const MOST_SPLITS: usize = 8;
 
 /// Dynamic shared memory: a stage holds W's and X's tile in 16-bit values.
-pub(in crate::runner::cuda) fn shared_bytes(rows: usize, columns: usize) -> u32 {
-    (WARPS * STAGES * (columns + rows) * DEPTH * 2) as u32
+const fn shared_bytes(rows: usize, columns: usize) -> usize {
+    WARPS * STAGES * (columns + rows) * DEPTH * 2
 }
 
-/// Index into [`COLUMNS`].
-fn columns(n: usize, k: usize) -> usize {
-    usize::from(n * k > SMALL_WEIGHT)
+/// The most that a block of a kernel takes.
+pub(in crate::runner::cuda) fn most_shared_bytes(
+    function: &Function,
+    rows: usize,
+    columns: usize,
+) -> u32 {
+    let own = shared_bytes(rows, columns);
+    match function.is_hopper() {
+        true => own.max(spread(1, 1)) as u32,
+        false => own as u32,
+    }
+}
+
+/// So much shared memory that no SM takes more of a grid's blocks than an even share. Otherwise the SMs on
+/// which the previous kernel ends first take as many as fit, and the last get none. Blocks of another
+/// kernel still find room beside.
+fn spread(blocks: usize, sms: usize) -> usize {
+    SM_BYTES / (blocks.div_ceil(sms) + 1)
+}
+
+/// Whether W takes longer to read than a launch: its index into [`COLUMNS`].
+fn is_large(n: usize, k: usize) -> bool {
+    n * k > SMALL_WEIGHT
 }
 
 /// Into how many parts K is divided, a power of two: enough that every SM has a block, while each
 /// block has two steps at least. Not by M: a row's bits are the same in every batch.
 fn splits(n: usize, k: usize, sms: usize) -> usize {
-    let (tiles, steps) = (n.div_ceil(COLUMNS[columns(n, k)]), k.div_ceil(DEPTH));
+    let (tiles, steps) = (
+        n.div_ceil(COLUMNS[usize::from(is_large(n, k))]),
+        k.div_ceil(DEPTH),
+    );
     let mut splits = 1;
     while splits < MOST_SPLITS && tiles * splits < sms && steps >= 4 * splits {
         splits *= 2;
@@ -62,11 +86,16 @@ impl Kernels {
             )));
         };
         let (n, k) = (p.n as usize, p.k as usize);
-        let columns = columns(n, k);
+        let columns = usize::from(is_large(n, k));
         let function = &functions[rows][columns];
         let splits = match function.is_hopper() {
             true => splits(n, k, self.sms),
             false => 1,
+        };
+        let own = shared_bytes(ROWS[rows], COLUMNS[columns]);
+        let shared_bytes = match function.is_hopper() && is_large(n, k) && splits == 1 {
+            true => own.max(spread(n.div_ceil(COLUMNS[columns]), self.sms)),
+            false => own,
         };
         Launch {
             function,
@@ -76,7 +105,7 @@ impl Kernels {
                 blocks(p.m, MAX_ROWS as i32),
             ),
             threads: 32 * WARPS as u32,
-            shared_bytes: shared_bytes(ROWS[rows], COLUMNS[columns]),
+            shared_bytes: shared_bytes as u32,
         }
         .behind_in_clusters(stream, p)
     }
@@ -84,6 +113,7 @@ impl Kernels {
 
 #[cfg(test)]
 mod tests {
+    use super::super::BLOCK_BYTES;
     use super::*;
 
     #[test]
@@ -101,5 +131,17 @@ mod tests {
         ] {
             assert_eq!(splits(n, k, 132), wanted, "{k}×{n}");
         }
+    }
+
+    #[test]
+    fn an_sm_has_room_for_an_even_share_of_the_blocks() {
+        let fit = |bytes: usize| SM_BYTES / (bytes + BLOCK_BYTES);
+        for blocks in [132_usize, 133, 192, 264, 344, 396] {
+            let each = blocks.div_ceil(132);
+            assert_eq!(fit(spread(blocks, 132)), each, "{blocks}");
+        }
+        // Another kernel's finds room beside two.
+        let own = shared_bytes(8, 64);
+        assert!(2 * (spread(192, 132) + BLOCK_BYTES) + own + BLOCK_BYTES <= SM_BYTES);
     }
 }

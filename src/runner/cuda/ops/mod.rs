@@ -82,6 +82,10 @@ fn whole_vectors(what: &str, size: i32) -> Result<(), RunnerError> {
     )))
 }
 
+/// Shared memory of one of Hopper's SMs, and what a block takes of it beside its own.
+const SM_BYTES: usize = 228 << 10;
+const BLOCK_BYTES: usize = 1 << 10;
+
 /// `count` things in blocks of `each`; 0 for nothing or less.
 fn blocks(count: i32, each: i32) -> u32 {
     u32::try_from(count).unwrap_or(0).div_ceil(each as u32)

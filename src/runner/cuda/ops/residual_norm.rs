@@ -36,11 +36,13 @@ pub struct ResidualNormParams {
     pub slice_rows: i32,
     /// 1: an RMS norm, 0: a layer norm.
     pub rms: i32,
+    /// 1: the next kernel's blocks start when the previous kernel has ended, 0: as soon as there is room.
+    pub holds_next: i32,
 }
 
-mirrored!(ResidualNormParams, 88, {
+mirrored!(ResidualNormParams, 96, {
     x: 0, add: 8, parts: 16, bias: 24, weight: 32, beta: 40, out: 48, row_index: 56,
-    rows: 64, channels: 68, eps: 72, slices: 76, slice_rows: 80, rms: 84,
+    rows: 64, channels: 68, eps: 72, slices: 76, slice_rows: 80, rms: 84, holds_next: 88,
 });
 
 /// A block keeps one row in registers, one vector a thread.
