@@ -24,6 +24,7 @@ mod news;
 mod options;
 mod page_routes;
 mod patience;
+mod socket;
 
 pub use engine_thread::{Engaged, EngineSetup};
 pub use lifecycle::Server;

@@ -20,7 +20,7 @@ use crate::model::Tokenizer;
 use crate::request::Token;
 use crate::server::app::{App, Ask};
 use crate::server::generation::{End, Generation, Piece, Submitted};
-use crate::server::patience::AnswerBy;
+use crate::server::patience::Progress;
 use crate::text::StopStrings;
 
 /// How an endpoint words an answer.
@@ -74,11 +74,12 @@ pub struct Job<W> {
 }
 
 impl<W: Wording> Job<W> {
-    pub async fn run(mut self, app: Arc<App>) -> Result<Response, ApiError> {
+    pub async fn run(mut self, app: Arc<App>, progress: &Progress) -> Result<Response, ApiError> {
         if let Some(cause) = app.closed() {
             return Err(ApiError::closed(&cause));
         }
         let deadline = Instant::now() + app.options.timeout;
+        progress.answering(deadline);
         let submitted = self.submit(&app, deadline);
         let prompt_tokens = self.prompts.iter().map(|(ids, _)| ids.len()).sum();
         let answer = Answer {
@@ -88,12 +89,10 @@ impl<W: Wording> Job<W> {
             wording: self.wording,
             app,
         };
-        let mut response = match self.params.stream {
+        match self.params.stream {
             None => answer.whole(submitted).await,
             Some(options) => answer.stream(submitted, options).await,
-        }?;
-        response.extensions_mut().insert(AnswerBy(deadline));
-        Ok(response)
+        }
     }
 
     /// Choice i is number i mod n of prompt i / n.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -16,8 +15,8 @@ use crate::request::Token;
 use crate::server::app::{App, unix_seconds};
 use crate::server::generation::{End, Piece};
 
-pub async fn chat(app: Arc<App>, mut fields: Fields) -> Result<Response, ApiError> {
-    served_model(&app, &mut fields)?;
+pub async fn job(app: &Arc<App>, mut fields: Fields) -> Result<Job<Chat>, ApiError> {
+    served_model(app, &mut fields)?;
     let messages = messages(fields.need("messages")?)?;
     let params = Params::take(&mut fields, &["max_completion_tokens", "max_tokens"])?;
     let logprobs = fields.take("logprobs")?.unwrap_or(false);
@@ -27,12 +26,12 @@ pub async fn chat(app: Arc<App>, mut fields: Fields) -> Result<Response, ApiErro
         let message = "'top_logprobs' needs \"logprobs\": true";
         return Err(ApiError::field("top_logprobs", message));
     }
-    let places = places(&app, params.n)?;
-    let ids = render(&app, messages).await?;
+    let places = places(app, params.n)?;
+    let ids = render(app, messages).await?;
     let prompts = vec![prompts::Prompt::Ids(ids)];
-    let prompts = prompts::fitted(&app, "messages", prompts, params.max_tokens, None).await?;
+    let prompts = prompts::fitted(app, "messages", prompts, params.max_tokens, None).await?;
     let id = format!("chatcmpl-{:032x}", rand::random::<u128>());
-    let job = Job {
+    Ok(Job {
         wording: Chat {
             id: id.clone(),
             created: unix_seconds(),
@@ -43,8 +42,7 @@ pub async fn chat(app: Arc<App>, mut fields: Fields) -> Result<Response, ApiErro
         places,
         logprobs: logprobs.then(|| top.unwrap_or(0u64) as usize),
         params,
-    };
-    job.run(app).await
+    })
 }
 
 /// A conversation by the model's template.
@@ -121,7 +119,7 @@ fn content(value: Option<Value>) -> Result<String, ApiError> {
     }
 }
 
-struct Chat {
+pub struct Chat {
     id: String,
     created: u64,
     model: String,

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::response::Response;
 use serde::{Serialize, Serializer};
 
 use super::answer::{Choice, Job, Usage, Wording};
@@ -18,8 +17,8 @@ use crate::server::generation::{End, Piece};
 /// As in OpenAI's API.
 const USUAL_MAX_TOKENS: usize = 16;
 
-pub async fn complete(app: Arc<App>, mut fields: Fields) -> Result<Response, ApiError> {
-    served_model(&app, &mut fields)?;
+pub async fn job(app: &Arc<App>, mut fields: Fields) -> Result<Job<Completion>, ApiError> {
+    served_model(app, &mut fields)?;
     let prompts = prompts::prompts(fields.need("prompt")?)?;
     let params = Params::take(&mut fields, &["max_tokens"])?;
     let logprobs = fields.number("logprobs", |n| *n <= MOST_LOGPROBS, "0 to 20")?;
@@ -29,9 +28,9 @@ pub async fn complete(app: Arc<App>, mut fields: Fields) -> Result<Response, Api
         let message = "'echo' with 'logprobs' is not supported: the prompt's log-probabilities are not computed";
         return Err(ApiError::field("echo", message).code("unsupported_parameter"));
     }
-    let places = places(&app, prompts.len() * params.n)?;
+    let places = places(app, prompts.len() * params.n)?;
     let usual = Some(USUAL_MAX_TOKENS);
-    let prompts = prompts::fitted(&app, "prompt", prompts, params.max_tokens, usual).await?;
+    let prompts = prompts::fitted(app, "prompt", prompts, params.max_tokens, usual).await?;
     let mut echoed = Vec::new();
     if echo {
         for (ids, _) in &prompts {
@@ -39,7 +38,7 @@ pub async fn complete(app: Arc<App>, mut fields: Fields) -> Result<Response, Api
         }
     }
     let id = format!("cmpl-{:032x}", rand::random::<u128>());
-    let job = Job {
+    Ok(Job {
         wording: Completion {
             id: id.clone(),
             created: unix_seconds(),
@@ -52,11 +51,10 @@ pub async fn complete(app: Arc<App>, mut fields: Fields) -> Result<Response, Api
         places,
         logprobs: logprobs.map(|n: u64| n as usize),
         params,
-    };
-    job.run(app).await
+    })
 }
 
-struct Completion {
+pub struct Completion {
     id: String,
     created: u64,
     model: String,

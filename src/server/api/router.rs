@@ -7,7 +7,7 @@ use axum::Json;
 use axum::Router;
 use axum::body::HttpBody;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Extension, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -24,6 +24,7 @@ use super::request_log::refusals;
 use super::{chat, completions};
 use crate::server::app::App;
 use crate::server::page_routes;
+use crate::server::patience::Progress;
 
 /// A body that has not come whole by then never will.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -48,15 +49,25 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-async fn completions(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    completions::complete(Arc::clone(&app), fields(&app, request).await?).await
+async fn completions(
+    State(app): State<Arc<App>>,
+    Extension(progress): Extension<Progress>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let fields = fields(&app, request).await?;
+    completions::job(&app, fields)
+        .await?
+        .run(app, &progress)
+        .await
 }
 
 async fn chat_completions(
     State(app): State<Arc<App>>,
+    Extension(progress): Extension<Progress>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    chat::chat(Arc::clone(&app), fields(&app, request).await?).await
+    let fields = fields(&app, request).await?;
+    chat::job(&app, fields).await?.run(app, &progress).await
 }
 
 /// The body's fields; the body itself is gone before its answer begins.
