@@ -1,5 +1,6 @@
 //! What every request's task shares.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
@@ -9,14 +10,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 use tokio::time::Instant;
 
 use super::admission::Admission;
-use super::dispatch::Listeners;
+use super::dispatch::{Event, Listeners};
 use super::engine_thread::{Command, Engaged};
 use super::generation::Submitted;
 use super::metrics::Metrics;
 use super::options::ServeOptions;
 use crate::clock::{Clock, WallClock};
 use crate::model::{ChatTemplate, Model, ModelError};
-use crate::request::Request;
+use crate::request::{FinishReason, Request, RequestId};
 use crate::sampling::Sampling;
 
 /// A request but for what the server gives it.
@@ -107,6 +108,18 @@ impl App {
             }));
         }
         Submitted::new(Arc::clone(self), first, events, places, deadline)
+    }
+
+    /// Ends those that have not ended, as requests of one answer whose time is over.
+    pub(super) fn time_out(&self, ids: Range<RequestId>) {
+        let late = self.listeners.take(ids);
+        for &(id, _) in &late {
+            self.command(Command::Cancel(id, FinishReason::TimedOut));
+        }
+        // Told last: an answer that is dropped then has nothing left to cancel for another reason.
+        if let Some((_, listener)) = late.first() {
+            let _ = listener.send(Event::TimedOut);
+        }
     }
 
     /// Tokens of prompt and output, at most.

@@ -18,6 +18,8 @@ pub enum Event {
     Finished(Box<Finished>),
     /// The last one.
     Refused(RequestId, SubmitError),
+    /// The last one: its time is over.
+    TimedOut,
     /// The last one: the engine has failed for this cause.
     Lost(Arc<str>),
     /// The last one: the engine was told to end.
@@ -57,6 +59,13 @@ impl Listeners {
 
     pub fn forget(&self, id: RequestId) {
         self.lock().by_id.remove(&id);
+    }
+
+    /// Those that have not ended; they hear no more of the engine.
+    pub fn take(&self, ids: Range<RequestId>) -> Vec<(RequestId, UnboundedSender<Event>)> {
+        let mut all = self.lock();
+        let taken = ids.filter_map(|id| all.by_id.remove_entry(&id));
+        taken.collect()
     }
 
     /// Tells each answer its part. One that no longer listens has cancelled.

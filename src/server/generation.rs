@@ -1,13 +1,13 @@
 //! The requests of one answer, from their places in the queue to their last pieces of text.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
 
 use super::app::App;
 use super::dispatch::Event;
@@ -46,9 +46,8 @@ pub struct Submitted {
     events: UnboundedReceiver<Event>,
     heard: VecDeque<Event>,
     buffer: Vec<Event>,
-    deadline: Pin<Box<Sleep>>,
-    /// Why those are cancelled that have not ended when this is dropped.
-    reason: FinishReason,
+    /// Ends what has not ended when its time is over, whether or not anybody listens.
+    deadline: JoinHandle<()>,
 }
 
 impl Submitted {
@@ -59,6 +58,7 @@ impl Submitted {
         places: Vec<Option<OwnedSemaphorePermit>>,
         deadline: Instant,
     ) -> Self {
+        let (late, ids) = (Arc::clone(&app), first..first + places.len() as u64);
         Self {
             app,
             first,
@@ -66,8 +66,10 @@ impl Submitted {
             events,
             heard: VecDeque::new(),
             buffer: Vec::new(),
-            deadline: Box::pin(sleep_until(deadline)),
-            reason: FinishReason::Cancelled,
+            deadline: tokio::spawn(async move {
+                sleep_until(deadline).await;
+                late.time_out(ids);
+            }),
         }
     }
 
@@ -75,27 +77,23 @@ impl Submitted {
     /// over.
     pub async fn hear(&mut self) -> Result<(), GenerationError> {
         if self.heard.is_empty() {
-            let count = tokio::select! {
-                biased;
-                count = self.events.recv_many(&mut self.buffer, AT_ONCE) => count,
-                () = &mut self.deadline => {
-                    self.reason = FinishReason::TimedOut;
-                    return Err(GenerationError::TimedOut(self.app.options.timeout));
-                }
-            };
-            if count == 0 {
+            if self.events.recv_many(&mut self.buffer, AT_ONCE).await == 0 {
                 return Err(GenerationError::CutOff);
             }
             self.heard.extend(self.buffer.drain(..));
         }
         let is_error = |event: &mut Event| {
-            matches!(event, Event::Refused(..) | Event::Lost(_) | Event::CutOff)
+            matches!(
+                event,
+                Event::Refused(..) | Event::TimedOut | Event::Lost(_) | Event::CutOff
+            )
         };
         match self.heard.pop_front_if(is_error) {
             Some(Event::Refused(id, error)) => {
                 self.end(id);
                 Err(error.into())
             }
+            Some(Event::TimedOut) => Err(GenerationError::TimedOut(self.app.options.timeout)),
             Some(Event::Lost(cause)) => {
                 self.places.fill_with(|| None);
                 Err(GenerationError::Lost(cause))
@@ -127,8 +125,9 @@ impl Submitted {
 
 impl Drop for Submitted {
     fn drop(&mut self) {
+        self.deadline.abort();
         for id in (self.first..).take(self.places.len()) {
-            self.cancel(id, self.reason);
+            self.cancel(id, FinishReason::Cancelled);
         }
     }
 }

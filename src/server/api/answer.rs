@@ -182,6 +182,8 @@ impl<W: Wording> Answer<W> {
                     Err(error) => Err(error),
                 };
                 if let Err(error) = added {
+                    // Its rows are free although the client may take its time.
+                    drop(generation);
                     frames.add(&self.log.failed(error).body());
                     yield frames.take();
                     return;
