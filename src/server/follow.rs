@@ -49,10 +49,7 @@ impl Follower {
         loop {
             tokio::select! {
                 news = self.news.recv() => match news {
-                    Some(News::Ended(ended)) => {
-                        self.app.listeners.deliver(News::Ended(ended.clone()));
-                        return ended;
-                    }
+                    Some(News::Ended(ended)) => return ended,
                     Some(news) => self.hear(news),
                     None => return Err("the engine's thread is gone".into()),
                 },

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_stream::stream;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -15,6 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::app::App;
 use super::live::{PageFile, page_files};
+use super::patience::Progress;
 
 /// Nothing from elsewhere, nothing inline.
 const POLICY: &str =
@@ -39,18 +40,13 @@ fn answer(file: &'static PageFile) -> Response {
     (headers, file.body.as_str()).into_response()
 }
 
-async fn live(State(app): State<Arc<App>>) -> Response {
+async fn live(State(app): State<Arc<App>>, Extension(progress): Extension<Progress>) -> Response {
+    // It ends with its connection.
+    progress.watching();
     let mut snapshots = app.live.subscribe();
-    let closing = app.closing();
-    drop(app);
     let events = stream! {
-        tokio::pin!(closing);
         loop {
-            let snapshot = tokio::select! {
-                snapshot = snapshots.recv() => snapshot,
-                () = &mut closing => break,
-            };
-            match snapshot {
+            match snapshots.recv().await {
                 Ok(json) => yield Ok::<_, Infallible>(Bytes::from(format!("data: {json}\n\n"))),
                 // One that cannot keep up misses some.
                 Err(RecvError::Lagged(_)) => {}

@@ -18,7 +18,7 @@ const GRACE: Duration = Duration::from_secs(40);
 
 #[derive(Debug, Clone, Copy)]
 enum Stage {
-    /// No request has come yet.
+    /// No request has come yet, or none that has an end.
     Silent,
     Asked,
     /// Tokens are generated. By then all of the answer has left, or never will.
@@ -42,6 +42,11 @@ pub fn patience(peer: Peer) -> (Progress, Patience) {
 impl Progress {
     pub fn asked(&self) {
         self.0.send_replace(Stage::Asked);
+    }
+
+    /// Nothing that ends is on its way.
+    pub fn watching(&self) {
+        self.0.send_replace(Stage::Silent);
     }
 
     /// `until` at the latest, but for what is on its way then.

@@ -1,6 +1,6 @@
 //! What a server lets nobody have: too much, too long, too many, or without the key.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::thread;
 use std::time::Duration;
 
@@ -122,36 +122,6 @@ fn a_stream_that_takes_too_long_ends_with_the_error() {
     let last: serde_json::Value = serde_json::from_str(&last.unwrap()).unwrap();
     assert_eq!(last["error"]["code"], "timeout", "{last}");
     served.wait_for("kv_pages_used", 0.0);
-}
-
-/// Nothing of a stream is read, so that all of it stands still once the system buffers enough.
-#[test]
-fn a_stream_that_nobody_reads_ends_in_time() {
-    let served = Served::start(&[
-        "--max-num-seqs=1",
-        "--max-queue-size=1023",
-        "--timeout-ms=1000",
-    ]);
-    // Prompts of few tokens and much text come back before the first new token: some 60 MB.
-    let model = batchlab::model::Model::open(None).unwrap();
-    let bytes = |id: &u32| model.tokenizer.decode(&[*id]).unwrap().len();
-    let longest = (0..model.spec.vocab as u32).max_by_key(bytes).unwrap();
-    let ask = json!({
-        "prompt": vec![vec![longest; 480]; 8], "n": 128, "echo": true, "max_tokens": 30, "stream": true,
-        "ignore_eos": true,
-    });
-    let ask = ask.to_string();
-    let mut unread = connect(served.address);
-    let head = head("POST", PATH, &format!("content-length: {}\r\n", ask.len()));
-    unread.write_all(format!("{head}{ask}").as_bytes()).unwrap();
-    // It has begun.
-    unread.read_exact(&mut [0]).unwrap();
-    served.wait_for("requests_waiting", 0.0);
-    served.wait_for("requests_running", 0.0);
-    let ended = |reason| served.metric(&format!("requests_total{{reason=\"{reason}\"}}"));
-    assert!(ended("timed_out").is_some(), "{:?}", ended("length"));
-    assert_eq!(ended("cancelled"), None);
-    drop(unread);
 }
 
 #[test]
