@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
+use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
 use tokio::time::Instant;
 
 use super::admission::Admission;
@@ -15,6 +15,7 @@ use super::engine_thread::{Command, Engaged};
 use super::generation::Submitted;
 use super::metrics::Metrics;
 use super::options::ServeOptions;
+use super::turns::Turns;
 use crate::clock::{Clock, WallClock};
 use crate::model::{ChatTemplate, Model, ModelError};
 use crate::request::{FinishReason, Request, RequestId};
@@ -44,8 +45,7 @@ pub struct App {
     /// Snapshots for live pages, as JSON.
     pub live: broadcast::Sender<Arc<str>>,
     pub clock: WallClock,
-    /// To turn texts to tokens, which takes a core: the engine keeps half of them.
-    pub turns: Arc<Semaphore>,
+    pub turns: Turns,
     /// Seconds since 1970.
     pub created: u64,
     commands: Sender<Command>,
@@ -73,9 +73,7 @@ impl App {
             listeners: Listeners::default(),
             live: broadcast::channel(4).0,
             clock,
-            turns: Arc::new(Semaphore::new(
-                std::thread::available_parallelism().map_or(1, |n| n.get().div_ceil(2)),
-            )),
+            turns: Turns::new(),
             created: unix_seconds(),
             commands,
             next_id: AtomicU64::new(0),

@@ -25,6 +25,7 @@ mod options;
 mod page_routes;
 mod patience;
 mod socket;
+mod turns;
 
 pub use engine_thread::{Engaged, EngineSetup};
 pub use lifecycle::Server;

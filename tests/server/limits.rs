@@ -77,6 +77,32 @@ fn a_body_too_large_is_refused_before_it_comes() {
     assert_eq!(send(served.address, "POST", PATH, "", &fits).status, 200);
 }
 
+/// Before anything is generated.
+#[test]
+fn an_answer_that_would_be_too_large_is_refused_by_its_fields() {
+    let served = Served::start(&[]);
+    let ask = |max_tokens: usize, logprobs: usize| {
+        let body = json!({
+            "prompt": "a", "n": 128, "max_tokens": max_tokens, "logprobs": logprobs, "ignore_eos": true,
+        });
+        served.post(PATH, &body)
+    };
+    let refused = ask(480, 20);
+    assert_eq!(refused.status, 400);
+    let error = refused.error();
+    assert_eq!(error["param"], "logprobs");
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        message.contains("lower 'n', 'max_tokens' or 'logprobs'"),
+        "{error}"
+    );
+    assert_eq!(ask(1, 20).status, 200);
+    assert_eq!(
+        served.metric("requests_total{reason=\"length\"}"),
+        Some(128.0)
+    );
+}
+
 #[test]
 fn a_flood_of_headers_is_refused() {
     let served = Served::start(&[]);

@@ -52,6 +52,18 @@ fn ask(served: &Served, max_tokens: usize, stream: bool) -> TcpStream {
 }
 
 #[test]
+fn an_echo_that_would_be_too_large_is_refused() {
+    let model = model();
+    let served = start(&model, &[]);
+    let body = json!({"prompt": vec![b'a'; 200], "n": CHOICES, "echo": true, "max_tokens": 1});
+    let refused = served.post(PATH, &body);
+    assert_eq!(
+        (refused.status, &refused.error()["param"]),
+        (400, &"echo".into())
+    );
+}
+
+#[test]
 fn a_stream_ends_in_time() {
     let model = model();
     let served = start(&model, &["--timeout-ms=200", "--max-num-seqs=1"]);

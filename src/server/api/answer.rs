@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::params::{Params, StreamOptions};
+use super::prompts::Fitted;
 use super::request_log::RequestLog;
 use crate::model::Tokenizer;
 use crate::request::Token;
@@ -63,12 +64,13 @@ pub struct Usage {
 /// What is to be generated, checked.
 pub struct Job<W> {
     pub id: String,
-    /// Of each prompt its token ids, and how many more are asked for.
-    pub prompts: Vec<(Vec<u32>, usize)>,
+    pub prompts: Vec<Fitted>,
     /// One for each choice. They were taken before the prompts were read: who gets none costs little, and
     /// so many texts at most are here at once.
     pub places: Vec<OwnedSemaphorePermit>,
     pub logprobs: Option<usize>,
+    /// Of the answer, as far as they are known before.
+    pub bytes: usize,
     pub params: Params,
     pub wording: W,
 }
@@ -86,6 +88,7 @@ impl<W: Wording> Job<W> {
             log: RequestLog::begin(self.id, prompt_tokens, app.clock),
             stops: self.params.stops,
             prompt_tokens,
+            bytes: self.bytes,
             wording: self.wording,
             app,
         };
@@ -121,13 +124,24 @@ struct Answer<W> {
     wording: W,
     stops: StopStrings,
     prompt_tokens: usize,
+    bytes: usize,
     log: RequestLog,
 }
 
 impl<W: Wording> Answer<W> {
     async fn whole(mut self, submitted: Submitted) -> Result<Response, ApiError> {
-        let whole = self.generate(submitted).await;
-        match whole {
+        let written = match self.generate(submitted).await {
+            Ok((choices, usage)) => {
+                let (wording, model) = (self.wording, Arc::clone(&self.app.model));
+                let write = move || {
+                    let whole = wording.whole(choices, usage, &model.tokenizer)?;
+                    Ok(Json(whole).into_response())
+                };
+                super::done(self.app.turns.take_if_large(self.bytes, write).await)
+            }
+            Err(error) => Err(error),
+        };
+        match written {
             Ok(whole) => {
                 self.log.succeeded();
                 Ok(whole)
@@ -136,7 +150,7 @@ impl<W: Wording> Answer<W> {
         }
     }
 
-    async fn generate(&mut self, submitted: Submitted) -> Result<Response, ApiError> {
+    async fn generate(&mut self, submitted: Submitted) -> Result<(Vec<Choice>, Usage), ApiError> {
         let (app, stops) = (Arc::clone(&self.app), std::mem::take(&mut self.stops));
         let mut generation = Generation::new(submitted, &app, &stops);
         let mut choices: Vec<Choice> = Vec::new();
@@ -150,9 +164,7 @@ impl<W: Wording> Answer<W> {
                 .tokens
                 .extend(token.map(|token| (token, piece.offset)));
         }
-        let usage = self.usage(&generation);
-        let whole = self.wording.whole(choices, usage, &app.model.tokenizer)?;
-        Ok(Json(whole).into_response())
+        Ok((choices, self.usage(&generation)))
     }
 
     /// Begins when the first thing has happened: until then an error has a status of its own.
@@ -170,6 +182,9 @@ impl<W: Wording> Answer<W> {
             let mut frames = Frames::default();
             for choice in 0..generation.choices() {
                 frames.add_some(self.wording.opening(choice));
+                if frames.is_large() {
+                    yield frames.take();
+                }
             }
             loop {
                 let added = match self.next(&mut generation).await {

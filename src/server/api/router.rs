@@ -54,11 +54,8 @@ async fn completions(
     Extension(progress): Extension<Progress>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let fields = fields(&app, request).await?;
-    completions::job(&app, fields)
-        .await?
-        .run(app, &progress)
-        .await
+    let asked = read(&app, request, completions::Asked::read).await?;
+    asked.job(&app).await?.run(app, &progress).await
 }
 
 async fn chat_completions(
@@ -66,13 +63,20 @@ async fn chat_completions(
     Extension(progress): Extension<Progress>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let fields = fields(&app, request).await?;
-    chat::job(&app, fields).await?.run(app, &progress).await
+    let asked = read(&app, request, chat::Asked::read).await?;
+    asked.job(&app).await?.run(app, &progress).await
 }
 
-/// The body's fields; the body itself is gone before its answer begins.
-async fn fields(app: &App, request: Request) -> Result<Fields, ApiError> {
-    Fields::parse(&body(app, request).await?)
+/// What an endpoint reads in the body's fields; the body itself is gone before its answer begins.
+async fn read<T: Send + 'static>(
+    app: &Arc<App>,
+    request: Request,
+    of: fn(&App, Fields) -> Result<T, ApiError>,
+) -> Result<T, ApiError> {
+    let body = body(app, request).await?;
+    let (bytes, reader) = (body.len(), Arc::clone(app));
+    let read = move || of(&reader, Fields::parse(&body)?);
+    super::done(app.turns.take_if_large(bytes, read).await)
 }
 
 /// The whole body. Errors: it is packed, too large, broken or late, or the server ends before it is there.
