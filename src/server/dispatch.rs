@@ -68,11 +68,11 @@ impl Listeners {
         taken.collect()
     }
 
-    /// Tells each answer its part. One that no longer listens has cancelled.
-    pub fn deliver(&self, news: News) {
+    /// Tells each answer its part. Gives the ends of requests that no answer listens to any more.
+    pub fn deliver(&self, news: News) -> Vec<Finished> {
         let mut all = self.lock();
         match news {
-            News::Step(step) => deliver_step(&mut all.by_id, step),
+            News::Step(step) => return deliver_step(&mut all.by_id, step),
             News::Refused(id, error) => {
                 if let Some(listener) = all.by_id.remove(&id) {
                     let _ = listener.send(Event::Refused(id, error));
@@ -86,6 +86,7 @@ impl Listeners {
                 all.ended = Some(ended);
             }
         }
+        Vec::new()
     }
 }
 
@@ -96,17 +97,20 @@ fn farewell(ended: &Result<(), Arc<str>>) -> Event {
     }
 }
 
-fn deliver_step(listeners: &mut ById, step: StepNews) {
+fn deliver_step(listeners: &mut ById, step: StepNews) -> Vec<Finished> {
     for token in step.tokens {
         if let Some(listener) = listeners.get(&token.request) {
             let _ = listener.send(Event::Token(token));
         }
     }
+    let mut unheard = Vec::new();
     for finished in step.finished {
-        if let Some(listener) = listeners.remove(&finished.id) {
-            let _ = listener.send(Event::Finished(Box::new(finished)));
+        match listeners.remove(&finished.id) {
+            Some(listener) => drop(listener.send(Event::Finished(Box::new(finished)))),
+            None => unheard.push(finished),
         }
     }
+    unheard
 }
 
 #[cfg(test)]

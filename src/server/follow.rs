@@ -63,7 +63,9 @@ impl Follower {
             self.app.metrics.step(step);
             self.live.step(step);
         }
-        self.app.listeners.deliver(news);
+        for finished in self.app.listeners.deliver(news) {
+            self.app.metrics.ended(finished.reason);
+        }
     }
 
     fn show(&mut self) {

@@ -111,10 +111,11 @@ impl Submitted {
         self.places[(id - self.first) as usize].take().is_some()
     }
 
-    fn cancel(&mut self, id: RequestId, reason: FinishReason) {
+    fn cancel(&mut self, id: RequestId) {
         if self.end(id) {
             self.app.listeners.forget(id);
-            self.app.command(Command::Cancel(id, reason));
+            let cancel = Command::Cancel(id, FinishReason::Cancelled);
+            self.app.command(cancel);
         }
     }
 
@@ -127,7 +128,15 @@ impl Drop for Submitted {
     fn drop(&mut self) {
         self.deadline.abort();
         for id in (self.first..).take(self.places.len()) {
-            self.cancel(id, FinishReason::Cancelled);
+            self.cancel(id);
+        }
+        // Ends that were told and not heard.
+        self.heard
+            .extend(std::iter::from_fn(|| self.events.try_recv().ok()));
+        for event in &self.heard {
+            if let Event::Finished(finished) = event {
+                self.app.metrics.ended(finished.reason);
+            }
         }
     }
 }
@@ -220,20 +229,27 @@ impl<'a> Generation<'a> {
         let mut end = None;
         if text.is_stopped() {
             self.texts[choice] = None;
-            self.submitted.cancel(token.request, FinishReason::Stop);
+            let stop = Command::Cancel(token.request, FinishReason::Stop);
+            // The engine then tells its end, with what it measured.
+            self.submitted.app.command(stop);
             end = Some(End::Stop);
         }
         Ok(Some(self.piece(choice, shown, Some(token), end)))
     }
 
-    fn finish(&mut self, finished: Finished) -> Result<Option<Piece>, ModelError> {
+    fn finish(&mut self, mut finished: Finished) -> Result<Option<Piece>, ModelError> {
         self.submitted.end(finished.id);
         let choice = (finished.id - self.submitted.first) as usize;
         let text = self.texts[choice].take();
+        if text.is_none() {
+            // The engine knows no stop strings, and may have gone on to the last token.
+            finished.reason = FinishReason::Stop;
+        }
         let end = match finished.reason {
             FinishReason::Stop => End::Stop,
             _ => End::Length,
         };
+        self.submitted.app.metrics.ended(finished.reason);
         self.finished.push(finished);
         let rest = text.map(OutputText::finish).transpose()?;
         Ok(rest.map(|rest| self.piece(choice, rest, None, Some(end))))

@@ -264,8 +264,11 @@ impl Metrics {
                 self.tpot.observe(tpot.as_secs_f64());
             }
         }
-        // Last: who sees that it ended sees its times.
-        let reason = Word(finish_reason(finished.reason));
+    }
+
+    /// How a request ended, by who knows it: its answer, where one is left. After its step was told.
+    pub(super) fn ended(&self, reason: FinishReason) {
+        let reason = Word(finish_reason(reason));
         self.requests.get_or_create(&Reason { reason }).inc();
     }
 
