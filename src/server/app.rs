@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
 use tokio::time::Instant;
 
@@ -42,8 +43,8 @@ pub struct App {
     pub admission: Admission,
     pub listeners: Listeners,
     pub metrics: Metrics,
-    /// Snapshots for live pages, as JSON.
-    pub live: broadcast::Sender<Arc<str>>,
+    /// Snapshots for live pages, as events.
+    pub live: broadcast::Sender<Bytes>,
     pub clock: WallClock,
     pub turns: Turns,
     /// Seconds since 1970.

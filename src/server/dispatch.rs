@@ -29,9 +29,9 @@ pub enum Event {
 type ById = HashMap<RequestId, UnboundedSender<Event>>;
 
 /// Where each request's answer listens. It holds at most as many events as it may have tokens.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Listeners {
-    all: Arc<Mutex<All>>,
+    all: Mutex<All>,
 }
 
 #[derive(Debug, Default)]

@@ -15,6 +15,7 @@ mod app;
 mod dispatch;
 mod engine_thread;
 mod follow;
+mod frames;
 mod generation;
 mod http;
 mod lifecycle;

@@ -1,19 +1,17 @@
 //! The live page's routes: its files, and the snapshots as server-sent events.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use async_stream::stream;
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use bytes::Bytes;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::app::App;
+use super::frames;
 use super::live::{PageFile, page_files};
 use super::patience::Progress;
 
@@ -44,19 +42,14 @@ async fn live(State(app): State<Arc<App>>, Extension(progress): Extension<Progre
     // It ends with its connection.
     progress.watching();
     let mut snapshots = app.live.subscribe();
-    let events = stream! {
+    frames::response(stream! {
         loop {
             match snapshots.recv().await {
-                Ok(json) => yield Ok::<_, Infallible>(Bytes::from(format!("data: {json}\n\n"))),
+                Ok(snapshot) => yield snapshot,
                 // One that cannot keep up misses some.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => break,
             }
         }
-    };
-    let headers = [
-        (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
-        (header::CACHE_CONTROL, "no-cache"),
-    ];
-    (headers, Body::from_stream(events)).into_response()
+    })
 }

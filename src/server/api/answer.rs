@@ -1,14 +1,10 @@
 //! An answer of either endpoint: its choices are generated side by side, and told whole or as a stream.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use async_stream::stream;
 use axum::Json;
-use axum::body::Body;
-use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -20,6 +16,7 @@ use super::request_log::RequestLog;
 use crate::model::Tokenizer;
 use crate::request::Token;
 use crate::server::app::{App, Ask};
+use crate::server::frames::{self, Frames};
 use crate::server::generation::{End, Generation, Piece, Submitted};
 use crate::server::patience::Progress;
 use crate::text::StopStrings;
@@ -215,11 +212,7 @@ impl<W: Wording> Answer<W> {
             self.log.succeeded();
             yield frames.take();
         };
-        let headers = [
-            (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
-            (header::CACHE_CONTROL, "no-cache"),
-        ];
-        Ok((headers, Body::from_stream(events)).into_response())
+        Ok(frames::response(events))
     }
 
     /// Adds an event for a piece that there is something to tell of.
@@ -244,39 +237,5 @@ impl<W: Wording> Answer<W> {
             completion_tokens: generation.tokens,
             total_tokens: self.prompt_tokens + generation.tokens,
         }
-    }
-}
-
-/// Server-sent events on their way.
-#[derive(Default)]
-struct Frames(BytesMut);
-
-impl Frames {
-    const LARGE: usize = 16 << 10;
-
-    fn add(&mut self, event: &impl Serialize) {
-        self.0.put_slice(b"data: ");
-        // Writing to memory does not fail, and every event is made of texts and numbers.
-        let written = serde_json::to_writer((&mut self.0).writer(), event);
-        debug_assert!(written.is_ok());
-        self.0.put_slice(b"\n\n");
-    }
-
-    fn add_some(&mut self, event: Option<impl Serialize>) {
-        if let Some(event) = event {
-            self.add(&event);
-        }
-    }
-
-    fn done(&mut self) {
-        self.0.put_slice(b"data: [DONE]\n\n");
-    }
-
-    fn is_large(&self) -> bool {
-        self.0.len() >= Self::LARGE
-    }
-
-    fn take(&mut self) -> Result<Bytes, Infallible> {
-        Ok(self.0.split().freeze())
     }
 }
