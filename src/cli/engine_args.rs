@@ -8,6 +8,7 @@ use batchlab::runner::{
 
 /// Of a GPU's free memory.
 const USUAL_SHARE: f64 = 0.9;
+const USUAL_BLOCK: usize = 32;
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Model and device")]
@@ -26,7 +27,7 @@ pub struct ModelArgs {
     #[arg(long, value_name = "DTYPE")]
     pub dtype: Option<Dtype>,
     /// Tokens in a page of the KV cache; a power of two
-    #[arg(long, default_value = "32", value_name = "N", value_parser = block_size)]
+    #[arg(long, default_value_t = USUAL_BLOCK, value_name = "N", value_parser = block_size)]
     pub kv_block_size: usize,
     /// Share of the GPU's free memory that the model and the KV cache may take
     #[arg(long, default_value_t = USUAL_SHARE, value_name = "SHARE", value_parser = share)]
@@ -55,6 +56,40 @@ pub struct EngineArgs {
 impl EngineArgs {
     pub fn model(&self) -> Result<Model, Error> {
         self.model.model()
+    }
+
+    /// The options that were given and ask for something else than `other`.
+    pub fn unlike(&self, other: &Self) -> Vec<&'static str> {
+        let (model, others) = (&self.model, &other.model);
+        let differs = [
+            (
+                "--device",
+                model.device != DeviceChoice::Auto && model.device != others.device,
+            ),
+            (
+                "--dtype",
+                model.dtype.is_some() && model.dtype != others.dtype,
+            ),
+            (
+                "--kv-block-size",
+                model.kv_block_size != USUAL_BLOCK && model.kv_block_size != others.kv_block_size,
+            ),
+            (
+                "--gpu-memory-utilization",
+                model.gpu_memory_utilization != USUAL_SHARE
+                    && model.gpu_memory_utilization != others.gpu_memory_utilization,
+            ),
+            (
+                "--kv-cache-memory",
+                self.kv_cache_memory.is_some() && self.kv_cache_memory != other.kv_cache_memory,
+            ),
+            (
+                "--cublaslt",
+                self.cublaslt != CublasLt::default() && self.cublaslt != other.cublaslt,
+            ),
+        ];
+        let names = differs.into_iter().filter(|(_, differs)| *differs);
+        names.map(|(name, _)| name).collect()
     }
 
     /// Opens the runner and says on stderr which device it is and why.

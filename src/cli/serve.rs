@@ -23,7 +23,7 @@ const USUAL_MODEL_LEN: usize = 4096;
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     log_as(args.log_format)?;
     let setting = args.policy.setting(args.engine.model.kv_block_size)?;
-    let engine = args.engine_args(&setting);
+    let engine = args.engine_args(&setting)?;
     let model = Arc::new(engine.model()?);
     let limits = args.runner_limits(&model, &setting)?;
     let options = args.serve_options(&engine, &model, &setting);
@@ -75,12 +75,20 @@ fn set_up(
 }
 
 impl ServeArgs {
-    fn engine_args(&self, setting: &Setting) -> EngineArgs {
-        let measured = setting
-            .engine
-            .as_ref()
-            .filter(|_| self.engine.model.model.is_none());
-        measured.unwrap_or(&self.engine).clone()
+    /// Errors: options that a sweep's own would silently win over.
+    fn engine_args(&self, setting: &Setting) -> Result<EngineArgs, Error> {
+        let measured = setting.engine.as_ref();
+        let Some(measured) = measured.filter(|_| self.engine.model.model.is_none()) else {
+            return Ok(self.engine.clone());
+        };
+        match self.engine.unlike(measured) {
+            unlike if unlike.is_empty() => Ok(measured.clone()),
+            unlike => Err(Error::Usage(format!(
+                "--from-results serves with the sweep's own model, device and memory, which are not those of \
+                 {}: leave that out, or give --model and all that is to be as asked",
+                unlike.join(", ")
+            ))),
+        }
     }
 
     /// All places: the server's own admission says who gets one.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Gives out the places in the queue and in the batch. Who gets none is told so at once.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Admission {
     places: Arc<Semaphore>,
     total: u32,

@@ -1,22 +1,25 @@
 //! What every request's task shares.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
 use tokio::time::Instant;
 
 use super::admission::Admission;
-use super::dispatch::Listeners;
+use super::dispatch::{Event, Listeners};
 use super::engine_thread::{Command, Engaged};
 use super::generation::Submitted;
 use super::metrics::Metrics;
 use super::options::ServeOptions;
+use super::turns::Turns;
 use crate::clock::{Clock, WallClock};
 use crate::model::{ChatTemplate, Model, ModelError};
-use crate::request::Request;
+use crate::request::{FinishReason, Request, RequestId};
 use crate::sampling::Sampling;
 
 /// A request but for what the server gives it.
@@ -40,11 +43,10 @@ pub struct App {
     pub admission: Admission,
     pub listeners: Listeners,
     pub metrics: Metrics,
-    /// Snapshots for live pages, as JSON.
-    pub live: broadcast::Sender<Arc<str>>,
+    /// Snapshots for live pages, as events.
+    pub live: broadcast::Sender<Bytes>,
     pub clock: WallClock,
-    /// To turn texts to tokens, which takes a core: the engine keeps half of them.
-    pub turns: Arc<Semaphore>,
+    pub turns: Turns,
     /// Seconds since 1970.
     pub created: u64,
     commands: Sender<Command>,
@@ -72,9 +74,7 @@ impl App {
             listeners: Listeners::default(),
             live: broadcast::channel(4).0,
             clock,
-            turns: Arc::new(Semaphore::new(
-                std::thread::available_parallelism().map_or(1, |n| n.get().div_ceil(2)),
-            )),
+            turns: Turns::new(),
             created: unix_seconds(),
             commands,
             next_id: AtomicU64::new(0),
@@ -107,6 +107,18 @@ impl App {
             }));
         }
         Submitted::new(Arc::clone(self), first, events, places, deadline)
+    }
+
+    /// Ends those that have not ended, as requests of one answer whose time is over.
+    pub(super) fn time_out(&self, ids: Range<RequestId>) {
+        let late = self.listeners.take(ids);
+        for &(id, _) in &late {
+            self.command(Command::Cancel(id, FinishReason::TimedOut));
+        }
+        // Told last: an answer that is dropped then has nothing left to cancel for another reason.
+        if let Some((_, listener)) = late.first() {
+            let _ = listener.send(Event::TimedOut);
+        }
     }
 
     /// Tokens of prompt and output, at most.

@@ -18,6 +18,8 @@ pub enum Event {
     Finished(Box<Finished>),
     /// The last one.
     Refused(RequestId, SubmitError),
+    /// The last one: its time is over.
+    TimedOut,
     /// The last one: the engine has failed for this cause.
     Lost(Arc<str>),
     /// The last one: the engine was told to end.
@@ -27,9 +29,9 @@ pub enum Event {
 type ById = HashMap<RequestId, UnboundedSender<Event>>;
 
 /// Where each request's answer listens. It holds at most as many events as it may have tokens.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Listeners {
-    all: Arc<Mutex<All>>,
+    all: Mutex<All>,
 }
 
 #[derive(Debug, Default)]
@@ -59,11 +61,18 @@ impl Listeners {
         self.lock().by_id.remove(&id);
     }
 
-    /// Tells each answer its part. One that no longer listens has cancelled.
-    pub fn deliver(&self, news: News) {
+    /// Those that have not ended; they hear no more of the engine.
+    pub fn take(&self, ids: Range<RequestId>) -> Vec<(RequestId, UnboundedSender<Event>)> {
+        let mut all = self.lock();
+        let taken = ids.filter_map(|id| all.by_id.remove_entry(&id));
+        taken.collect()
+    }
+
+    /// Tells each answer its part. Gives the ends of requests that no answer listens to any more.
+    pub fn deliver(&self, news: News) -> Vec<Finished> {
         let mut all = self.lock();
         match news {
-            News::Step(step) => deliver_step(&mut all.by_id, step),
+            News::Step(step) => return deliver_step(&mut all.by_id, step),
             News::Refused(id, error) => {
                 if let Some(listener) = all.by_id.remove(&id) {
                     let _ = listener.send(Event::Refused(id, error));
@@ -77,6 +86,7 @@ impl Listeners {
                 all.ended = Some(ended);
             }
         }
+        Vec::new()
     }
 }
 
@@ -87,17 +97,20 @@ fn farewell(ended: &Result<(), Arc<str>>) -> Event {
     }
 }
 
-fn deliver_step(listeners: &mut ById, step: StepNews) {
+fn deliver_step(listeners: &mut ById, step: StepNews) -> Vec<Finished> {
     for token in step.tokens {
         if let Some(listener) = listeners.get(&token.request) {
             let _ = listener.send(Event::Token(token));
         }
     }
+    let mut unheard = Vec::new();
     for finished in step.finished {
-        if let Some(listener) = listeners.remove(&finished.id) {
-            let _ = listener.send(Event::Finished(Box::new(finished)));
+        match listeners.remove(&finished.id) {
+            Some(listener) => drop(listener.send(Event::Finished(Box::new(finished)))),
+            None => unheard.push(finished),
         }
     }
+    unheard
 }
 
 #[cfg(test)]

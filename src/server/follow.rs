@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::app::App;
+use super::frames::Frames;
 use super::live::{About, Live};
 use super::news::News;
 use crate::clock::Clock;
@@ -49,10 +50,7 @@ impl Follower {
         loop {
             tokio::select! {
                 news = self.news.recv() => match news {
-                    Some(News::Ended(ended)) => {
-                        self.app.listeners.deliver(News::Ended(ended.clone()));
-                        return ended;
-                    }
+                    Some(News::Ended(ended)) => return ended,
                     Some(news) => self.hear(news),
                     None => return Err("the engine's thread is gone".into()),
                 },
@@ -66,7 +64,9 @@ impl Follower {
             self.app.metrics.step(step);
             self.live.step(step);
         }
-        self.app.listeners.deliver(news);
+        for finished in self.app.listeners.deliver(news) {
+            self.app.metrics.ended(finished.reason);
+        }
     }
 
     fn show(&mut self) {
@@ -79,11 +79,10 @@ impl Follower {
             return;
         }
         let snapshot = self.live.snapshot(self.app.clock.now(), reading.as_ref());
-        match serde_json::to_string(&snapshot) {
-            // Who watches may have gone by now.
-            Ok(json) => drop(self.app.live.send(json.into())),
-            Err(error) => error!(%error, "a snapshot cannot be written"),
-        }
+        let mut event = Frames::default();
+        event.add(&snapshot);
+        // Who watches may have gone by now.
+        let _ = self.app.live.send(event.take());
     }
 }
 

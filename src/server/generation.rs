@@ -1,13 +1,13 @@
 //! The requests of one answer, from their places in the queue to their last pieces of text.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
 
 use super::app::App;
 use super::dispatch::Event;
@@ -46,9 +46,8 @@ pub struct Submitted {
     events: UnboundedReceiver<Event>,
     heard: VecDeque<Event>,
     buffer: Vec<Event>,
-    deadline: Pin<Box<Sleep>>,
-    /// Why those are cancelled that have not ended when this is dropped.
-    reason: FinishReason,
+    /// Ends what has not ended when its time is over, whether or not anybody listens.
+    deadline: JoinHandle<()>,
 }
 
 impl Submitted {
@@ -59,6 +58,7 @@ impl Submitted {
         places: Vec<Option<OwnedSemaphorePermit>>,
         deadline: Instant,
     ) -> Self {
+        let (late, ids) = (Arc::clone(&app), first..first + places.len() as u64);
         Self {
             app,
             first,
@@ -66,8 +66,10 @@ impl Submitted {
             events,
             heard: VecDeque::new(),
             buffer: Vec::new(),
-            deadline: Box::pin(sleep_until(deadline)),
-            reason: FinishReason::Cancelled,
+            deadline: tokio::spawn(async move {
+                sleep_until(deadline).await;
+                late.time_out(ids);
+            }),
         }
     }
 
@@ -75,27 +77,23 @@ impl Submitted {
     /// over.
     pub async fn hear(&mut self) -> Result<(), GenerationError> {
         if self.heard.is_empty() {
-            let count = tokio::select! {
-                biased;
-                count = self.events.recv_many(&mut self.buffer, AT_ONCE) => count,
-                () = &mut self.deadline => {
-                    self.reason = FinishReason::TimedOut;
-                    return Err(GenerationError::TimedOut(self.app.options.timeout));
-                }
-            };
-            if count == 0 {
+            if self.events.recv_many(&mut self.buffer, AT_ONCE).await == 0 {
                 return Err(GenerationError::CutOff);
             }
             self.heard.extend(self.buffer.drain(..));
         }
         let is_error = |event: &mut Event| {
-            matches!(event, Event::Refused(..) | Event::Lost(_) | Event::CutOff)
+            matches!(
+                event,
+                Event::Refused(..) | Event::TimedOut | Event::Lost(_) | Event::CutOff
+            )
         };
         match self.heard.pop_front_if(is_error) {
             Some(Event::Refused(id, error)) => {
                 self.end(id);
                 Err(error.into())
             }
+            Some(Event::TimedOut) => Err(GenerationError::TimedOut(self.app.options.timeout)),
             Some(Event::Lost(cause)) => {
                 self.places.fill_with(|| None);
                 Err(GenerationError::Lost(cause))
@@ -113,10 +111,11 @@ impl Submitted {
         self.places[(id - self.first) as usize].take().is_some()
     }
 
-    fn cancel(&mut self, id: RequestId, reason: FinishReason) {
+    fn cancel(&mut self, id: RequestId) {
         if self.end(id) {
             self.app.listeners.forget(id);
-            self.app.command(Command::Cancel(id, reason));
+            let cancel = Command::Cancel(id, FinishReason::Cancelled);
+            self.app.command(cancel);
         }
     }
 
@@ -127,8 +126,17 @@ impl Submitted {
 
 impl Drop for Submitted {
     fn drop(&mut self) {
+        self.deadline.abort();
         for id in (self.first..).take(self.places.len()) {
-            self.cancel(id, self.reason);
+            self.cancel(id);
+        }
+        // Ends that were told and not heard.
+        self.heard
+            .extend(std::iter::from_fn(|| self.events.try_recv().ok()));
+        for event in &self.heard {
+            if let Event::Finished(finished) = event {
+                self.app.metrics.ended(finished.reason);
+            }
         }
     }
 }
@@ -221,20 +229,27 @@ impl<'a> Generation<'a> {
         let mut end = None;
         if text.is_stopped() {
             self.texts[choice] = None;
-            self.submitted.cancel(token.request, FinishReason::Stop);
+            let stop = Command::Cancel(token.request, FinishReason::Stop);
+            // The engine then tells its end, with what it measured.
+            self.submitted.app.command(stop);
             end = Some(End::Stop);
         }
         Ok(Some(self.piece(choice, shown, Some(token), end)))
     }
 
-    fn finish(&mut self, finished: Finished) -> Result<Option<Piece>, ModelError> {
+    fn finish(&mut self, mut finished: Finished) -> Result<Option<Piece>, ModelError> {
         self.submitted.end(finished.id);
         let choice = (finished.id - self.submitted.first) as usize;
         let text = self.texts[choice].take();
+        if text.is_none() {
+            // The engine knows no stop strings, and may have gone on to the last token.
+            finished.reason = FinishReason::Stop;
+        }
         let end = match finished.reason {
             FinishReason::Stop => End::Stop,
             _ => End::Length,
         };
+        self.submitted.app.metrics.ended(finished.reason);
         self.finished.push(finished);
         let rest = text.map(OutputText::finish).transpose()?;
         Ok(rest.map(|rest| self.piece(choice, rest, None, Some(end))))

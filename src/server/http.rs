@@ -16,10 +16,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 use tower_service::Service;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::app::App;
 use super::patience::{Patience, Progress, patience};
+use super::socket::Socket;
 
 /// A client that has not sent its headers by then is let go, as is one that keeps a connection and asks
 /// nothing.
@@ -57,34 +58,27 @@ pub async fn accept(app: Arc<App>, listener: TcpListener, router: Router, open: 
             // A task of its own, so that a token on its way wakes nothing else.
             let mut connection = tokio::spawn(connection);
             tokio::select! {
-                ended = &mut connection => if let Ok(Err(error)) = ended {
-                    debug!(%error, "a connection ended early");
-                },
-                () = patience.end(app.closing()) => {
-                    debug!("a client was waited for no longer");
-                    connection.abort();
-                }
+                // However it ended: what became of its requests is in the log.
+                _ = &mut connection => {}
+                () = patience.end(app.closing()) => connection.abort(),
             }
             app.metrics.disconnected();
         });
     }
 }
 
-type Io = TokioIo<Pin<Box<TimeoutStream<TcpStream>>>>;
+type Io = TokioIo<Pin<Box<TimeoutStream<Socket>>>>;
 
 fn connection(
     stream: TcpStream,
     router: Router,
 ) -> (http1::Connection<Io, RouterService>, Patience) {
-    // Tokens leave when they are there.
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "TCP_NODELAY");
-    }
-    let mut stream = TimeoutStream::new(stream);
+    // Tokens leave when they are there; where that cannot be had, a little later.
+    let _ = stream.set_nodelay(true);
+    let (socket, peer) = Socket::new(stream);
+    let mut stream = TimeoutStream::new(socket);
     stream.set_write_timeout(Some(WRITE_TIMEOUT));
-    let (progress, patience) = patience();
-    // A client that closes its half of the connection is taken to have left (hyper's `half_close` is off):
-    // that is how one that goes away in the middle of an answer is noticed.
+    let (progress, patience) = patience(peer);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_TIMEOUT)
@@ -108,15 +102,10 @@ impl hyper::service::Service<Request<Incoming>> for RouterService {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         self.progress.asked();
-        let progress = self.progress.clone();
+        request.extensions_mut().insert(self.progress.clone());
         // A router is always ready.
-        let answered = self.router.clone().call(request.map(Body::new));
-        Box::pin(async move {
-            let response = answered.await?;
-            progress.answered(&response);
-            Ok(response)
-        })
+        Box::pin(self.router.clone().call(request.map(Body::new)))
     }
 }

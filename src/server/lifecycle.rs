@@ -1,12 +1,14 @@
 //! From the first connection to the last: start, serve, drain, end.
 
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
-use tokio::time::timeout;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{error, info};
 
 use super::api::router;
@@ -14,6 +16,7 @@ use super::app::App;
 use super::engine_thread::{Command, EngineSetup, EngineThread};
 use super::follow::Follower;
 use super::http;
+use super::news::News;
 use super::options::ServeOptions;
 use crate::Error;
 use crate::clock::WallClock;
@@ -21,6 +24,8 @@ use crate::model::{ChatTemplate, Model};
 
 /// For last words to reach their clients.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// For the step that is under way when the engine is told to end.
+const LAST_STEP: Duration = Duration::from_secs(5);
 
 const SHUTTING_DOWN: &str = "the server is shutting down";
 
@@ -74,7 +79,7 @@ impl Server {
         self.address
     }
 
-    /// Serves until `stop`, then lets what runs end. Errors: the engine failed, or requests were cut off.
+    /// Serves until `stop`, then lets what runs end. Errors: the engine failed, or answers were cut off.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let Self {
             app,
@@ -83,42 +88,100 @@ impl Server {
             ..
         } = self;
         let open = GracefulShutdown::new();
-        let mut engine = tokio::spawn(follower.follow());
+        let mut engine = pin!(end(tokio::spawn(follower.follow())));
         let failed = tokio::select! {
             () = http::accept(Arc::clone(&app), listener, router(Arc::clone(&app)), &open) => None,
             () = stop => None,
-            ended = &mut engine => Some(ended),
+            ended = &mut engine => Some(failure(ended)),
         };
-        if let Some(ended) = failed {
-            let cause = match ended {
-                Ok(Ok(())) => "the engine has ended".to_owned(),
-                Ok(Err(cause)) => cause,
-                Err(panic) => format!("the engine's follower failed: {panic}"),
-            };
-            error!(cause, "the engine failed");
-            app.close(cause.as_str().into());
-            // Whoever waits for a connection to end has been told.
-            let _ = timeout(FAREWELL, open.shutdown()).await;
-            return Err(Error::Server(cause));
-        }
-        info!("shutting down");
-        app.close(SHUTTING_DOWN.into());
-        app.command(Command::Drain);
         let connections = tokio::spawn(open.shutdown());
-        let drained = timeout(app.options.drain_timeout, app.admission.close()).await;
-        app.command(Command::End);
-        let ended = engine.await;
-        // A client that dallies over its request holds nothing up.
-        let _ = timeout(FAREWELL, connections).await;
-        if drained.is_err() {
-            let seconds = app.options.drain_timeout.as_secs_f64();
-            return Err(Error::Server(format!(
-                "not all requests ended within {seconds} s (--drain-timeout); the rest was cut off"
-            )));
+        let by = Instant::now() + app.options.drain_timeout;
+        let drained = match failed {
+            None => drain(&app, engine, by).await,
+            Some(cause) => Err(cause),
+        };
+        // Who still waits for the engine hears why it is in vain.
+        let ended = drained.as_ref().map(|_| ()).map_err(String::clone);
+        app.listeners.deliver(News::Ended(ended));
+        match drained {
+            Ok(drained) => {
+                let by = by.max(Instant::now() + FAREWELL);
+                let read = timeout_at(by, connections).await.is_ok();
+                complete(drained, read, app.options.drain_timeout)
+            }
+            Err(cause) => {
+                error!(cause, "the engine failed");
+                app.close(cause.as_str().into());
+                let _ = timeout(FAREWELL, connections).await;
+                Err(Error::Server(cause))
+            }
         }
-        match ended {
-            Ok(Err(cause)) => Err(Error::Server(cause)),
-            _ => Ok(()),
-        }
+    }
+}
+
+/// How the engine ended, as its follower knows.
+async fn end(follower: JoinHandle<Result<(), String>>) -> Result<(), String> {
+    let panicked = |panic| Err(format!("the engine's follower failed: {panic}"));
+    follower.await.unwrap_or_else(panicked)
+}
+
+/// Of an engine that nobody told to end.
+fn failure(ended: Result<(), String>) -> String {
+    ended
+        .err()
+        .unwrap_or_else(|| "the engine has ended".to_owned())
+}
+
+/// Accepts no more requests, and ends the engine when the last one has ended, at the latest at `by`; says
+/// whether all had. Errors: the engine failed.
+async fn drain(
+    app: &App,
+    mut engine: Pin<&mut impl Future<Output = Result<(), String>>>,
+    by: Instant,
+) -> Result<bool, String> {
+    info!("shutting down");
+    app.close(SHUTTING_DOWN.into());
+    app.command(Command::Drain);
+    let drained = tokio::select! {
+        biased;
+        ended = &mut engine => return Err(failure(ended)),
+        drained = timeout_at(by, app.admission.close()) => drained.is_ok(),
+    };
+    app.command(Command::End);
+    let ended = timeout(LAST_STEP, engine).await;
+    ended.unwrap_or_else(|_| {
+        let seconds = LAST_STEP.as_secs();
+        Err(format!(
+            "the engine was told to end and has not come back from its step for {seconds} s"
+        ))
+    })?;
+    Ok(drained)
+}
+
+/// Errors: what was cut off.
+fn complete(drained: bool, read: bool, limit: Duration) -> Result<(), Error> {
+    let what = match (drained, read) {
+        (true, true) => return Ok(()),
+        (true, false) => "all requests ended, but not all of their answers were read",
+        (false, _) => "not all requests ended",
+    };
+    let seconds = limit.as_secs_f64();
+    Err(Error::Server(format!(
+        "{what} within {seconds} s (--drain-timeout); the rest was cut off"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_follower_that_panics_is_an_engine_that_failed() {
+        let cause = end(tokio::spawn(async { panic!("a bug") })).await;
+        let cause = cause.unwrap_err();
+        assert!(
+            cause.contains("follower") && cause.contains("a bug"),
+            "{cause}"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! `/metrics`: what the server did, for Prometheus. Names as in docs/serving.md; durations in seconds, as
 //! Prometheus wants them.
 
+use std::fmt::{self, Debug, Display, Write};
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::text::encode;
@@ -11,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use serde::Serialize;
 
 use super::engine_thread::Engaged;
 use super::news::StepNews;
@@ -23,17 +25,28 @@ use crate::telemetry::GpuReading;
 type Number = Gauge<f64, AtomicU64>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reason {
-    reason: Word,
+struct Closed {
+    reason: Named<CloseReason>,
 }
 
-/// A value of an enum by the name that serde gives it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Word(&'static str);
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ended {
+    reason: Named<FinishReason>,
+}
 
-impl EncodeLabelValue for Word {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        self.0.encode(encoder)
+/// A value by the name that serde gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Named<T>(T);
+
+impl<T: Serialize> Display for Named<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.serialize(f)
+    }
+}
+
+impl<T: Debug + Serialize> EncodeLabelValue for Named<T> {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        write!(encoder, "{self}")
     }
 }
 
@@ -53,8 +66,8 @@ pub struct Metrics {
     actual_batch_size: Histogram,
     step_rows: Histogram,
     batch_wait: Histogram,
-    batch_close_reason: Family<Reason, Counter>,
-    requests: Family<Reason, Counter>,
+    batch_close_reason: Family<Closed, Counter>,
+    requests: Family<Ended, Counter>,
     responses: Family<Status, Counter>,
     prompt_tokens: Counter,
     output_tokens: Counter,
@@ -74,7 +87,7 @@ pub struct Metrics {
 /// Of a GPU, by its name in results.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Quantity {
-    quantity: Word,
+    quantity: &'static str,
 }
 
 impl Metrics {
@@ -233,9 +246,9 @@ impl Metrics {
         for batch in news.batches.iter().filter(|b| b.end.is_none()) {
             self.actual_batch_size.observe(batch.size as f64);
             self.batch_wait.observe(batch.wait.as_secs_f64());
-            let reason = Word(close_reason(batch.close_reason));
+            let reason = Named(batch.close_reason);
             self.batch_close_reason
-                .get_or_create(&Reason { reason })
+                .get_or_create(&Closed { reason })
                 .inc();
         }
         self.output_tokens.inc_by(news.tokens.len() as u64);
@@ -264,9 +277,12 @@ impl Metrics {
                 self.tpot.observe(tpot.as_secs_f64());
             }
         }
-        // Last: who sees that it ended sees its times.
-        let reason = Word(finish_reason(finished.reason));
-        self.requests.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// How a request ended, by who knows it: its answer, where one is left. After its step was told.
+    pub(super) fn ended(&self, reason: FinishReason) {
+        let reason = Named(reason);
+        self.requests.get_or_create(&Ended { reason }).inc();
     }
 
     pub(super) fn responded(&self, status: u16) {
@@ -298,38 +314,16 @@ impl Metrics {
         ];
         for (name, value) in known {
             if let Some(value) = value {
-                let quantity = Word(name);
-                self.gpu.get_or_create(&Quantity { quantity }).set(value);
+                let quantity = Quantity { quantity: name };
+                self.gpu.get_or_create(&quantity).set(value);
             }
         }
     }
 
     /// In the OpenMetrics text format.
-    pub fn text(&self) -> Result<String, std::fmt::Error> {
+    pub fn text(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
-    }
-}
-
-fn close_reason(reason: CloseReason) -> &'static str {
-    match reason {
-        CloseReason::Full => "full",
-        CloseReason::Window => "window",
-        CloseReason::PreferredSize => "preferred_size",
-        CloseReason::NoMoreRequests => "no_more_requests",
-        CloseReason::KvFull => "kv_full",
-        CloseReason::QueueEmpty => "queue_empty",
-    }
-}
-
-fn finish_reason(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Length => "length",
-        FinishReason::Stop => "stop",
-        FinishReason::Cancelled => "cancelled",
-        FinishReason::TimedOut => "timed_out",
-        FinishReason::Rejected => "rejected",
-        FinishReason::Failed => "failed",
     }
 }

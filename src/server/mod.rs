@@ -15,6 +15,7 @@ mod app;
 mod dispatch;
 mod engine_thread;
 mod follow;
+mod frames;
 mod generation;
 mod http;
 mod lifecycle;
@@ -24,6 +25,8 @@ mod news;
 mod options;
 mod page_routes;
 mod patience;
+mod socket;
+mod turns;
 
 pub use engine_thread::{Engaged, EngineSetup};
 pub use lifecycle::Server;

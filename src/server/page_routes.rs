@@ -1,20 +1,19 @@
 //! The live page's routes: its files, and the snapshots as server-sent events.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use async_stream::stream;
 use axum::Router;
-use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use bytes::Bytes;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::app::App;
+use super::frames;
 use super::live::{PageFile, page_files};
+use super::patience::Progress;
 
 /// Nothing from elsewhere, nothing inline.
 const POLICY: &str =
@@ -39,28 +38,18 @@ fn answer(file: &'static PageFile) -> Response {
     (headers, file.body.as_str()).into_response()
 }
 
-async fn live(State(app): State<Arc<App>>) -> Response {
+async fn live(State(app): State<Arc<App>>, Extension(progress): Extension<Progress>) -> Response {
+    // It ends with its connection.
+    progress.watching();
     let mut snapshots = app.live.subscribe();
-    let closing = app.closing();
-    drop(app);
-    let events = stream! {
-        tokio::pin!(closing);
+    frames::response(stream! {
         loop {
-            let snapshot = tokio::select! {
-                snapshot = snapshots.recv() => snapshot,
-                () = &mut closing => break,
-            };
-            match snapshot {
-                Ok(json) => yield Ok::<_, Infallible>(Bytes::from(format!("data: {json}\n\n"))),
+            match snapshots.recv().await {
+                Ok(snapshot) => yield snapshot,
                 // One that cannot keep up misses some.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => break,
             }
         }
-    };
-    let headers = [
-        (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
-        (header::CACHE_CONTROL, "no-cache"),
-    ];
-    (headers, Body::from_stream(events)).into_response()
+    })
 }

@@ -7,8 +7,11 @@ use super::wire::{Chunk, message};
 use crate::metrics::Counted;
 use crate::request::FinishReason;
 
+/// Tokens beyond those that were asked for: servers count, and send, some more. Each is remembered.
+const MOST_MORE: usize = 1024;
+
 /// What has come of an answer so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Answer {
     lines: Lines,
     state: State,
@@ -22,6 +25,8 @@ struct State {
     prompt_tokens: Option<usize>,
     reason: Option<FinishReason>,
     done: bool,
+    /// Tokens that were asked for.
+    asked: usize,
 }
 
 /// A chunk that brought text, or tokens whose text is not whole yet.
@@ -33,6 +38,17 @@ struct Piece {
 }
 
 impl Answer {
+    pub fn new(asked: usize) -> Self {
+        let state = State {
+            asked,
+            ..State::default()
+        };
+        Self {
+            lines: Lines::default(),
+            state,
+        }
+    }
+
     /// Takes bytes that came at one moment. Errors: what is no answer, with the cause.
     pub fn push(&mut self, bytes: &[u8], at: Duration) -> Result<(), String> {
         let state = &mut self.state;
@@ -56,10 +72,6 @@ impl Answer {
     /// `[DONE]` has come.
     pub fn is_done(&self) -> bool {
         self.state.done
-    }
-
-    pub fn has_begun(&self) -> bool {
-        !self.state.pieces.is_empty()
     }
 
     pub fn chunks(&self) -> usize {
@@ -126,8 +138,18 @@ impl State {
             return Err(format!("it broke off: {}", message(data)));
         }
         let counts = chunk.usage.unwrap_or_default();
-        self.prompt_tokens = counts.prompt_tokens.or(self.prompt_tokens);
+        self.prompt_tokens = counts
+            .prompt_tokens
+            .map(|n| n as usize)
+            .or(self.prompt_tokens);
         let told = counts.completion_tokens;
+        let tokens = told.unwrap_or(0).max(self.pieces.len() + 1);
+        if tokens > self.asked.saturating_add(MOST_MORE) {
+            return Err(format!(
+                "its answer has {tokens} tokens, and {} were asked for",
+                self.asked
+            ));
+        }
         let more = told.unwrap_or(0) > self.told.unwrap_or(0) && chunk.choices.is_there;
         if chunk.choices.has_text || more {
             self.pieces.push(Piece { at, told });
@@ -148,7 +170,7 @@ mod tests {
 
     /// Each event a millisecond after the one before.
     fn read(events: &[&str]) -> Result<Answer, String> {
-        let mut answer = Answer::default();
+        let mut answer = Answer::new(8);
         for (i, event) in events.iter().enumerate() {
             answer.push(format!("data: {event}\n\n").as_bytes(), ms(i as u64))?;
         }
@@ -166,7 +188,7 @@ mod tests {
     #[test]
     fn counts_of_each_chunk_are_taken_as_they_come() {
         let zero = r#"{"choices":[{"text":""}],"usage":{"completion_tokens":0}}"#;
-        assert!(!read(&[zero, "[DONE]"]).unwrap().has_begun());
+        assert_eq!(read(&[zero, "[DONE]"]).unwrap().chunks(), 0);
         let (times, counted) = times(&[
             r#"{"choices":[{"text":""}],"usage":{"prompt_tokens":7,"completion_tokens":0}}"#,
             r#"{"choices":[{"text":"a"}],"usage":{"prompt_tokens":7,"completion_tokens":1}}"#,
@@ -208,6 +230,15 @@ mod tests {
         assert!(
             cause(&[text, r#"{"error":{"message":"out of memory"}}"#]).ends_with("out of memory")
         );
+        for absurd in ["1048576", "18446744073709551615"] {
+            let usage = format!(r#"{{"choices":[],"usage":{{"completion_tokens":{absurd}}}}}"#);
+            let told = cause(&[text, &usage]);
+            let why = format!("has {absurd} tokens, and 8 were asked");
+            assert!(told.contains(&why), "{told}");
+        }
+        let prompt = r#"{"choices":[],"usage":{"prompt_tokens":18446744073709551615}}"#;
+        assert!(cause(&[text, prompt]).contains("is no completion"));
+        assert!(cause(&[text; 2000]).contains("and 8 were asked for"));
         let reason = |word: &str| {
             let end = format!(r#"{{"choices":[{{"text":"","finish_reason":"{word}"}}]}}"#);
             read(&[text, &end]).unwrap().reason()

@@ -8,7 +8,7 @@ use std::time::Duration;
 use cpu_time::ThreadTime;
 
 use super::TargetError;
-use super::exchange::{End, Peer, client};
+use super::exchange::{End, Peer, STALL, client};
 use super::lane::{Lane, News, Pulse};
 use super::probe::Contact;
 use crate::Error;
@@ -46,6 +46,7 @@ impl Target {
             dialect: contact.dialect.clone(),
             tokenizer,
             clock,
+            stall: STALL,
         });
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (tell, news) = channel();

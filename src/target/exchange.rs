@@ -17,8 +17,8 @@ use crate::request::{FinishReason, Finished, Request};
 
 /// Without a --timeout-ms, how long the first token may take: a server must not hang a sweep.
 const FIRST_TOKEN: Duration = Duration::from_secs(600);
-/// Between two pieces of an answer.
-const STALL: Duration = Duration::from_secs(120);
+/// Between two pieces of an answer that bring tokens, whatever else comes.
+pub const STALL: Duration = Duration::from_secs(120);
 /// After `[DONE]` the end of the body follows at once, and the connection is free again.
 const DRAIN: Duration = Duration::from_millis(10);
 /// Shorter than uvicorn keeps an idle connection, so that none is used while it closes.
@@ -31,6 +31,8 @@ pub struct Peer {
     /// For prompts that are sent as text.
     pub tokenizer: Arc<Tokenizer>,
     pub clock: WallClock,
+    /// [`STALL`]
+    pub stall: Duration,
 }
 
 /// A request that ended, and what is known beside.
@@ -76,7 +78,7 @@ pub fn client(address: &Address, api_key: Option<&str>) -> Result<Client, Target
 
 /// Sends a request and follows its answer; `came` hears of the pieces that bring tokens.
 pub async fn exchange(client: &Client, peer: &Peer, request: Request, came: impl Fn(usize)) -> End {
-    let mut answer = Answer::default();
+    let mut answer = Answer::new(request.max_new_tokens);
     let sent = peer.clock.now();
     let followed = follow(client, peer, &request, &mut answer, came).await;
     let finished = followed.at.unwrap_or_else(|| peer.clock.now());
@@ -119,17 +121,14 @@ async fn follow(
 ) -> Followed {
     let mut at = None;
     let result = async {
-        let deadline = Instant::now() + request.timeout.unwrap_or(FIRST_TOKEN);
-        let late = |_| failed(FinishReason::TimedOut, None, "no token came in time");
-        let mut response = timeout_at(deadline, send(client, peer, request))
+        let late = || failed(FinishReason::TimedOut, None, "no token came in time");
+        let mut by = Instant::now() + request.timeout.unwrap_or(FIRST_TOKEN);
+        let mut response = timeout_at(by, send(client, peer, request))
             .await
-            .map_err(late)??;
+            .map_err(|_| late())??;
         loop {
-            let piece = match answer.has_begun() {
-                true => timeout(STALL, response.chunk()).await,
-                false => timeout_at(deadline, response.chunk()).await,
-            };
-            let piece = piece.map_err(late)?;
+            let piece = timeout_at(by, response.chunk()).await;
+            let piece = piece.map_err(|_| late())?;
             let piece = piece.map_err(|e| failed(FinishReason::Failed, None, &broken(&e)))?;
             let now = peer.clock.now();
             let before = answer.chunks();
@@ -138,7 +137,11 @@ async fn follow(
                 None => answer.finish(now),
             };
             pushed.map_err(|cause| failed(FinishReason::Failed, None, &cause))?;
-            came(answer.chunks() - before);
+            let more = answer.chunks() - before;
+            came(more);
+            if more > 0 {
+                by = Instant::now() + peer.stall;
+            }
             if piece.is_none() || answer.is_done() {
                 at = Some(now);
                 if piece.is_some() {
@@ -150,6 +153,10 @@ async fn follow(
                     }
                     _ => Ok(()),
                 };
+            }
+            // One that sends without a pause lets no timer ring.
+            if Instant::now() > by {
+                return Err(late());
             }
         }
     }
@@ -195,7 +202,9 @@ async fn send(
 }
 
 async fn drain(response: &mut Response) {
-    while let Ok(Ok(Some(_))) = timeout(DRAIN, response.chunk()).await {}
+    let rest = async { while let Ok(Some(_)) = response.chunk().await {} };
+    // Who does not end by then has a connection less.
+    let _ = timeout(DRAIN, rest).await;
 }
 
 fn failed(
@@ -217,4 +226,71 @@ pub fn broken(error: &reqwest::Error) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use super::super::wire::Usage;
+    use super::*;
+    use crate::sampling::Sampling;
+
+    const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+
+    /// What becomes of a request whose answer begins so and goes on with comments, until its client leaves.
+    async fn asked(begin: &'static str, pause: Duration) -> End {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let serve = move || -> std::io::Result<()> {
+            let (mut stream, _): (TcpStream, _) = listener.accept()?;
+            let _ = stream.read(&mut [0; 4096])?;
+            stream.write_all(format!("{HEAD}{begin}").as_bytes())?;
+            loop {
+                stream.write_all(b": still here\n\n")?;
+                thread::sleep(pause);
+            }
+        };
+        thread::spawn(serve);
+        let peer = Peer {
+            address: url.parse().unwrap(),
+            dialect: Dialect {
+                model: "m".into(),
+                prompts: PromptForm::Ids,
+                ignore_eos: false,
+                usage: Usage::Never,
+            },
+            tokenizer: Arc::new(Tokenizer::open(None).unwrap().1),
+            clock: WallClock::start(),
+            stall: Duration::from_millis(100),
+        };
+        let request = Request {
+            id: 0,
+            prompt: vec![1],
+            max_new_tokens: 4,
+            stop_tokens: Vec::new(),
+            sampling: Sampling::GREEDY,
+            logprobs: None,
+            arrival: Duration::ZERO,
+            timeout: Some(Duration::from_secs(2)),
+        };
+        let client = client(&peer.address, None).unwrap();
+        exchange(&client, &peer, request, |_| {}).await
+    }
+
+    #[tokio::test]
+    async fn comments_alone_do_not_keep_a_request_waiting() {
+        let token = "data: {\"choices\":[{\"text\":\"a\"}]}\n\n";
+        for pause in [Duration::from_millis(10), Duration::ZERO] {
+            for (begin, chunks) in [("", 0), (token, 1)] {
+                let end = asked(begin, pause).await;
+                assert_eq!(end.finished.reason, FinishReason::TimedOut);
+                assert_eq!(end.chunks, chunks);
+                let cause = end.failure.unwrap().cause;
+                assert_eq!(cause, "no token came in time");
+            }
+        }
+    }
 }

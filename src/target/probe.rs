@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::Client;
 use serde::Deserialize;
 
-use super::exchange::{End, Failure, Peer, broken, client, exchange};
+use super::exchange::{End, Failure, Peer, STALL, broken, client, exchange};
 use super::wire::{Dialect, PromptForm, Usage, message};
 use super::{Address, TargetError};
 use crate::clock::WallClock;
@@ -172,6 +172,7 @@ impl Probe<'_> {
             dialect: dialect.clone(),
             tokenizer: Arc::clone(&self.tokenizer),
             clock: self.clock,
+            stall: STALL,
         };
         let request = Request {
             id: 0,

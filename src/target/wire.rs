@@ -111,8 +111,9 @@ pub struct Chunk {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub struct Counts {
+    /// Sums of these stay far from overflow.
     #[serde(default)]
-    pub prompt_tokens: Option<usize>,
+    pub prompt_tokens: Option<u32>,
     #[serde(default)]
     pub completion_tokens: Option<usize>,
 }

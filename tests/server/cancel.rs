@@ -46,6 +46,24 @@ fn who_leaves_frees_rows_and_pages() {
     assert_eq!(log.matches("client_gone").count(), 2, "{log}");
 }
 
+/// A line's end or a second request may lie unread while the answer is under way.
+#[test]
+fn who_leaves_after_sending_more_frees_rows_too() {
+    let served = Served::start(&["--model=dummy:gpt2"]);
+    let more = ["\r\n".to_owned(), head("GET", "/health", "")];
+    for (gone, more) in (1..).zip(&more) {
+        let ask = json!({"prompt": [1], "max_tokens": 1000, "ignore_eos": true}).to_string();
+        let head = head("POST", PATH, &format!("content-length: {}\r\n", ask.len()));
+        let mut leaving = connect(served.address);
+        leaving
+            .write_all(format!("{head}{ask}{more}").as_bytes())
+            .unwrap();
+        served.wait_for("requests_running", 1.0);
+        leaving.shutdown(Shutdown::Write).unwrap();
+        free(&served, f64::from(gone));
+    }
+}
+
 /// In the queue, before it has a row.
 #[test]
 fn who_leaves_the_queue_frees_his_place() {

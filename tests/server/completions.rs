@@ -122,6 +122,36 @@ fn a_stop_string_ends_the_answer_before_it() {
     served.wait_for("ttft_seconds_count", 3.0);
 }
 
+/// The engine, which knows no stop strings, ends the request for another reason.
+#[test]
+fn a_stop_string_in_the_last_token_is_what_ends_the_answer() {
+    let served = Served::start(&["--log-format=json"]);
+    let ask = json!({
+        "prompt": "HAMLET:", "max_tokens": 12, "temperature": 0, "ignore_eos": true,
+    });
+    let whole = served.complete(&ask);
+    let mut stopped = ask.clone();
+    stopped["stop"] = texts(&whole)[0].into();
+    let answer = served.complete(&stopped);
+    assert_eq!(texts(&answer), [""]);
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    for reason in ["length", "stop"] {
+        let name = format!("requests_total{{reason=\"{reason}\"}}");
+        assert_eq!(served.metric(&name), Some(1.0), "{reason}");
+    }
+    // One that ends before tells its times, too.
+    stopped["max_tokens"] = 400.into();
+    served.complete(&stopped);
+    served.terminate();
+    let log = served.ended().1;
+    let lines = log
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect(line));
+    let requests: Vec<Value> = lines.filter(|line| line["message"] == "request").collect();
+    assert_eq!(requests.len(), 3);
+    assert!(requests.iter().all(|r| r["queue_ms"].is_number()), "{log}");
+}
+
 #[test]
 fn prompts_as_texts_and_token_ids_one_and_many() {
     let served = Served::start(&[]);

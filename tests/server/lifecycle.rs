@@ -73,10 +73,14 @@ fn clients_that_ask_nothing_hold_nothing_up() {
     let mut half_a_head = connect(served.address);
     half_a_head.write_all(b"GET /heal").unwrap();
     let mut half_a_body = connect(served.address);
-    let head = head("POST", PATH, "content-length: 100\r\n");
-    half_a_body
-        .write_all(format!("{head}{{").as_bytes())
-        .unwrap();
+    let expecting = "content-length: 100\r\nexpect: 100-continue\r\n";
+    let head = head("POST", PATH, expecting);
+    half_a_body.write_all(head.as_bytes()).unwrap();
+    // It is being read.
+    let mut goes_on = [0; 25];
+    half_a_body.read_exact(&mut goes_on).unwrap();
+    assert_eq!(&goes_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    half_a_body.write_all(b"{").unwrap();
     let mut watching = connect(served.address);
     watching
         .write_all(b"GET /live HTTP/1.1\r\nhost: test\r\n\r\n")

@@ -77,6 +77,32 @@ fn a_body_too_large_is_refused_before_it_comes() {
     assert_eq!(send(served.address, "POST", PATH, "", &fits).status, 200);
 }
 
+/// Before anything is generated.
+#[test]
+fn an_answer_that_would_be_too_large_is_refused_by_its_fields() {
+    let served = Served::start(&[]);
+    let ask = |max_tokens: usize, logprobs: usize| {
+        let body = json!({
+            "prompt": "a", "n": 128, "max_tokens": max_tokens, "logprobs": logprobs, "ignore_eos": true,
+        });
+        served.post(PATH, &body)
+    };
+    let refused = ask(480, 20);
+    assert_eq!(refused.status, 400);
+    let error = refused.error();
+    assert_eq!(error["param"], "logprobs");
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        message.contains("lower 'n', 'max_tokens' or 'logprobs'"),
+        "{error}"
+    );
+    assert_eq!(ask(1, 20).status, 200);
+    assert_eq!(
+        served.metric("requests_total{reason=\"length\"}"),
+        Some(128.0)
+    );
+}
+
 #[test]
 fn a_flood_of_headers_is_refused() {
     let served = Served::start(&[]);
@@ -110,16 +136,18 @@ fn a_request_that_takes_too_long_ends() {
     served.wait_for("requests_waiting", 0.0);
 }
 
+/// Answers one after another, more than any machine has in time.
 #[test]
 fn a_stream_that_takes_too_long_ends_with_the_error() {
-    let served = Served::start(&["--model=dummy:gpt2", "--timeout-ms=3000"]);
-    let ask = json!({"prompt": [1], "max_tokens": 1000, "ignore_eos": true});
-    let mut stream = served.stream(PATH, &ask);
-    let mut last = None;
-    while let Some(event) = stream.event() {
-        last = Some(event);
-    }
-    let last: serde_json::Value = serde_json::from_str(&last.unwrap()).unwrap();
+    let served = Served::start(&["--max-num-seqs=1", "--timeout-ms=1000"]);
+    let ask = json!({"prompt": "a", "n": 128, "max_tokens": 500, "ignore_eos": true});
+    let answer = served.stream(PATH, &ask).whole();
+    // Where the machine was held up for all that time, the answer is the error alone.
+    assert!([200, 504].contains(&answer.status));
+    let text = answer.text();
+    let last = text.trim_end().lines().last().unwrap();
+    let last = last.strip_prefix("data: ").unwrap_or(last);
+    let last: serde_json::Value = serde_json::from_str(last).unwrap();
     assert_eq!(last["error"]["code"], "timeout", "{last}");
     served.wait_for("kv_pages_used", 0.0);
 }

@@ -17,4 +17,5 @@ mod logprobs;
 mod policies;
 mod process;
 mod spelled;
+mod unread;
 mod utf8;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tempfile::tempdir;
 
 use crate::client::Stream;
-use crate::process::Served;
+use crate::process::{Served, command};
 
 const PATH: &str = "/v1/completions";
 
@@ -155,4 +155,12 @@ fn a_setting_that_a_sweep_picked() {
     assert!(count <= Some(2.0));
     let model = served.get("/v1/models").json()["data"][0]["id"].clone();
     assert_eq!(model, "batchlab-shakespeare");
+
+    // What would not be read is refused.
+    let unlike = ["--dtype=bf16", "--kv-cache-memory=64MiB"];
+    let from = ["--from-results", results];
+    let refused = command(0, &[&from[..], &unlike].concat()).output().unwrap();
+    assert!(!refused.status.success());
+    let log = String::from_utf8(refused.stderr).unwrap();
+    assert!(log.contains("--dtype, --kv-cache-memory: leave"), "{log}");
 }

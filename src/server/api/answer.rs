@@ -1,26 +1,24 @@
 //! An answer of either endpoint: its choices are generated side by side, and told whole or as a stream.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use async_stream::stream;
 use axum::Json;
-use axum::body::Body;
-use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::params::{Params, StreamOptions};
+use super::prompts::Fitted;
 use super::request_log::RequestLog;
 use crate::model::Tokenizer;
 use crate::request::Token;
 use crate::server::app::{App, Ask};
+use crate::server::frames::{self, Frames};
 use crate::server::generation::{End, Generation, Piece, Submitted};
-use crate::server::patience::AnswerBy;
+use crate::server::patience::Progress;
 use crate::text::StopStrings;
 
 /// How an endpoint words an answer.
@@ -63,37 +61,38 @@ pub struct Usage {
 /// What is to be generated, checked.
 pub struct Job<W> {
     pub id: String,
-    /// Of each prompt its token ids, and how many more are asked for.
-    pub prompts: Vec<(Vec<u32>, usize)>,
+    pub prompts: Vec<Fitted>,
     /// One for each choice. They were taken before the prompts were read: who gets none costs little, and
     /// so many texts at most are here at once.
     pub places: Vec<OwnedSemaphorePermit>,
     pub logprobs: Option<usize>,
+    /// Of the answer, as far as they are known before.
+    pub bytes: usize,
     pub params: Params,
     pub wording: W,
 }
 
 impl<W: Wording> Job<W> {
-    pub async fn run(mut self, app: Arc<App>) -> Result<Response, ApiError> {
+    pub async fn run(mut self, app: Arc<App>, progress: &Progress) -> Result<Response, ApiError> {
         if let Some(cause) = app.closed() {
             return Err(ApiError::closed(&cause));
         }
         let deadline = Instant::now() + app.options.timeout;
+        progress.answering(deadline);
         let submitted = self.submit(&app, deadline);
         let prompt_tokens = self.prompts.iter().map(|(ids, _)| ids.len()).sum();
         let answer = Answer {
             log: RequestLog::begin(self.id, prompt_tokens, app.clock),
             stops: self.params.stops,
             prompt_tokens,
+            bytes: self.bytes,
             wording: self.wording,
             app,
         };
-        let mut response = match self.params.stream {
+        match self.params.stream {
             None => answer.whole(submitted).await,
             Some(options) => answer.stream(submitted, options).await,
-        }?;
-        response.extensions_mut().insert(AnswerBy(deadline));
-        Ok(response)
+        }
     }
 
     /// Choice i is number i mod n of prompt i / n.
@@ -122,13 +121,24 @@ struct Answer<W> {
     wording: W,
     stops: StopStrings,
     prompt_tokens: usize,
+    bytes: usize,
     log: RequestLog,
 }
 
 impl<W: Wording> Answer<W> {
     async fn whole(mut self, submitted: Submitted) -> Result<Response, ApiError> {
-        let whole = self.generate(submitted).await;
-        match whole {
+        let written = match self.generate(submitted).await {
+            Ok((choices, usage)) => {
+                let (wording, model) = (self.wording, Arc::clone(&self.app.model));
+                let write = move || {
+                    let whole = wording.whole(choices, usage, &model.tokenizer)?;
+                    Ok(Json(whole).into_response())
+                };
+                super::done(self.app.turns.take_if_large(self.bytes, write).await)
+            }
+            Err(error) => Err(error),
+        };
+        match written {
             Ok(whole) => {
                 self.log.succeeded();
                 Ok(whole)
@@ -137,7 +147,7 @@ impl<W: Wording> Answer<W> {
         }
     }
 
-    async fn generate(&mut self, submitted: Submitted) -> Result<Response, ApiError> {
+    async fn generate(&mut self, submitted: Submitted) -> Result<(Vec<Choice>, Usage), ApiError> {
         let (app, stops) = (Arc::clone(&self.app), std::mem::take(&mut self.stops));
         let mut generation = Generation::new(submitted, &app, &stops);
         let mut choices: Vec<Choice> = Vec::new();
@@ -151,9 +161,7 @@ impl<W: Wording> Answer<W> {
                 .tokens
                 .extend(token.map(|token| (token, piece.offset)));
         }
-        let usage = self.usage(&generation);
-        let whole = self.wording.whole(choices, usage, &app.model.tokenizer)?;
-        Ok(Json(whole).into_response())
+        Ok((choices, self.usage(&generation)))
     }
 
     /// Begins when the first thing has happened: until then an error has a status of its own.
@@ -171,6 +179,9 @@ impl<W: Wording> Answer<W> {
             let mut frames = Frames::default();
             for choice in 0..generation.choices() {
                 frames.add_some(self.wording.opening(choice));
+                if frames.is_large() {
+                    yield frames.take();
+                }
             }
             loop {
                 let added = match self.next(&mut generation).await {
@@ -183,6 +194,8 @@ impl<W: Wording> Answer<W> {
                     Err(error) => Err(error),
                 };
                 if let Err(error) = added {
+                    // Its rows are free although the client may take its time.
+                    drop(generation);
                     frames.add(&self.log.failed(error).body());
                     yield frames.take();
                     return;
@@ -199,11 +212,7 @@ impl<W: Wording> Answer<W> {
             self.log.succeeded();
             yield frames.take();
         };
-        let headers = [
-            (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
-            (header::CACHE_CONTROL, "no-cache"),
-        ];
-        Ok((headers, Body::from_stream(events)).into_response())
+        Ok(frames::response(events))
     }
 
     /// Adds an event for a piece that there is something to tell of.
@@ -228,39 +237,5 @@ impl<W: Wording> Answer<W> {
             completion_tokens: generation.tokens,
             total_tokens: self.prompt_tokens + generation.tokens,
         }
-    }
-}
-
-/// Server-sent events on their way.
-#[derive(Default)]
-struct Frames(BytesMut);
-
-impl Frames {
-    const LARGE: usize = 16 << 10;
-
-    fn add(&mut self, event: &impl Serialize) {
-        self.0.put_slice(b"data: ");
-        // Writing to memory does not fail, and every event is made of texts and numbers.
-        let written = serde_json::to_writer((&mut self.0).writer(), event);
-        debug_assert!(written.is_ok());
-        self.0.put_slice(b"\n\n");
-    }
-
-    fn add_some(&mut self, event: Option<impl Serialize>) {
-        if let Some(event) = event {
-            self.add(&event);
-        }
-    }
-
-    fn done(&mut self) {
-        self.0.put_slice(b"data: [DONE]\n\n");
-    }
-
-    fn is_large(&self) -> bool {
-        self.0.len() >= Self::LARGE
-    }
-
-    fn take(&mut self) -> Result<Bytes, Infallible> {
-        Ok(self.0.split().freeze())
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -10,54 +9,77 @@ use super::answer::{Choice, Job, Usage, Wording};
 use super::error::ApiError;
 use super::fields::{Fields, is_nothing};
 use super::params::{MOST_LOGPROBS, Params};
-use super::{places, prompts, served_model};
+use super::prompts::Prompt;
+use super::{places, prompts, served_model, size};
 use crate::model::{Message, Tokenizer};
 use crate::request::Token;
 use crate::server::app::{App, unix_seconds};
 use crate::server::generation::{End, Piece};
 
-pub async fn chat(app: Arc<App>, mut fields: Fields) -> Result<Response, ApiError> {
-    served_model(&app, &mut fields)?;
-    let messages = messages(fields.need("messages")?)?;
-    let params = Params::take(&mut fields, &["max_completion_tokens", "max_tokens"])?;
-    let logprobs = fields.take("logprobs")?.unwrap_or(false);
-    let top = fields.number("top_logprobs", |n| *n <= MOST_LOGPROBS, "0 to 20")?;
-    fields.end()?;
-    if top.is_some() && !logprobs {
-        let message = "'top_logprobs' needs \"logprobs\": true";
-        return Err(ApiError::field("top_logprobs", message));
+/// A request as it came, read.
+pub struct Asked {
+    messages: Vec<Message>,
+    params: Params,
+    logprobs: Option<usize>,
+}
+
+impl Asked {
+    pub fn read(app: &App, mut fields: Fields) -> Result<Self, ApiError> {
+        served_model(app, &mut fields)?;
+        let messages = messages(fields.need("messages")?)?;
+        let params = Params::take(&mut fields, &["max_completion_tokens", "max_tokens"])?;
+        let logprobs = fields.take("logprobs")?.unwrap_or(false);
+        let top = fields.number("top_logprobs", |n| *n <= MOST_LOGPROBS, "0 to 20")?;
+        fields.end()?;
+        if top.is_some() && !logprobs {
+            let message = "'top_logprobs' needs \"logprobs\": true";
+            return Err(ApiError::field("top_logprobs", message));
+        }
+        Ok(Self {
+            messages,
+            params,
+            logprobs: logprobs.then(|| top.unwrap_or(0u64) as usize),
+        })
     }
-    let places = places(&app, params.n)?;
-    let ids = render(&app, messages).await?;
-    let prompts = vec![prompts::Prompt::Ids(ids)];
-    let prompts = prompts::fitted(&app, "messages", prompts, params.max_tokens, None).await?;
-    let id = format!("chatcmpl-{:032x}", rand::random::<u128>());
-    let job = Job {
-        wording: Chat {
-            id: id.clone(),
-            created: unix_seconds(),
-            model: app.options.model_name.clone(),
-        },
-        id,
-        prompts,
-        places,
-        logprobs: logprobs.then(|| top.unwrap_or(0u64) as usize),
-        params,
-    };
-    job.run(app).await
+
+    pub async fn job(self, app: &Arc<App>) -> Result<Job<Chat>, ApiError> {
+        let Self {
+            messages,
+            params,
+            logprobs,
+        } = self;
+        let places = places(app, params.n)?;
+        let prompts = vec![Prompt::Ids(render(app, messages).await?)];
+        let prompts = prompts::fitted(app, "messages", prompts, params.max_tokens, None).await?;
+        let bytes = size::logprobs("top_logprobs", logprobs, &prompts, params.n)?;
+        let id = format!("chatcmpl-{:032x}", rand::random::<u128>());
+        Ok(Job {
+            wording: Chat {
+                id: id.clone(),
+                created: unix_seconds(),
+                model: app.options.model_name.clone(),
+            },
+            id,
+            prompts,
+            places,
+            logprobs,
+            bytes,
+            params,
+        })
+    }
 }
 
 /// A conversation by the model's template.
 async fn render(app: &Arc<App>, messages: Vec<Message>) -> Result<Vec<u32>, ApiError> {
     let worker = Arc::clone(app);
-    super::elsewhere(app, move || {
+    let render = move || {
         let app = worker;
         let template = app.chat_template.as_ref()?;
         let text = template.render(&messages)?;
         prompts::short_enough(&app, "messages", &text)?;
         Ok(app.model.tokenizer.encode_rendered(&text)?)
-    })
-    .await
+    };
+    super::done(app.turns.take(render).await)
 }
 
 /// One message as OpenAI's API takes it: its content is a text, or parts that are texts.
@@ -121,7 +143,7 @@ fn content(value: Option<Value>) -> Result<String, ApiError> {
     }
 }
 
-struct Chat {
+pub struct Chat {
     id: String,
     created: u64,
     model: String,

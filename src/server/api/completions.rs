@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::response::Response;
 use serde::{Serialize, Serializer};
 
 use super::answer::{Choice, Job, Usage, Wording};
 use super::error::ApiError;
 use super::fields::Fields;
 use super::params::{MOST_LOGPROBS, Params};
-use super::{places, prompts, served_model};
+use super::prompts::{Fitted, Prompt};
+use super::{places, prompts, served_model, size};
 use crate::model::Tokenizer;
 use crate::request::Token;
 use crate::server::app::{App, unix_seconds};
@@ -18,45 +18,81 @@ use crate::server::generation::{End, Piece};
 /// As in OpenAI's API.
 const USUAL_MAX_TOKENS: usize = 16;
 
-pub async fn complete(app: Arc<App>, mut fields: Fields) -> Result<Response, ApiError> {
-    served_model(&app, &mut fields)?;
-    let prompts = prompts::prompts(fields.need("prompt")?)?;
-    let params = Params::take(&mut fields, &["max_tokens"])?;
-    let logprobs = fields.number("logprobs", |n| *n <= MOST_LOGPROBS, "0 to 20")?;
-    let echo = fields.take("echo")?.unwrap_or(false);
-    fields.end()?;
-    if echo && logprobs.is_some() {
-        let message = "'echo' with 'logprobs' is not supported: the prompt's log-probabilities are not computed";
-        return Err(ApiError::field("echo", message).code("unsupported_parameter"));
-    }
-    let places = places(&app, prompts.len() * params.n)?;
-    let usual = Some(USUAL_MAX_TOKENS);
-    let prompts = prompts::fitted(&app, "prompt", prompts, params.max_tokens, usual).await?;
-    let mut echoed = Vec::new();
-    if echo {
-        for (ids, _) in &prompts {
-            echoed.push(app.model.tokenizer.decode(ids)?);
-        }
-    }
-    let id = format!("cmpl-{:032x}", rand::random::<u128>());
-    let job = Job {
-        wording: Completion {
-            id: id.clone(),
-            created: unix_seconds(),
-            model: app.options.model_name.clone(),
-            n: params.n,
-            echoed,
-        },
-        id,
-        prompts,
-        places,
-        logprobs: logprobs.map(|n: u64| n as usize),
-        params,
-    };
-    job.run(app).await
+/// A request as it came, read.
+pub struct Asked {
+    prompts: Vec<Prompt>,
+    params: Params,
+    logprobs: Option<usize>,
+    echo: bool,
 }
 
-struct Completion {
+impl Asked {
+    pub fn read(app: &App, mut fields: Fields) -> Result<Self, ApiError> {
+        served_model(app, &mut fields)?;
+        let prompts = prompts::prompts(fields.need("prompt")?)?;
+        let params = Params::take(&mut fields, &["max_tokens"])?;
+        let logprobs = fields.number("logprobs", |n| *n <= MOST_LOGPROBS, "0 to 20")?;
+        let echo = fields.take("echo")?.unwrap_or(false);
+        fields.end()?;
+        if echo && logprobs.is_some() {
+            let message = "'echo' with 'logprobs' is not supported: the prompt's log-probabilities are not computed";
+            return Err(ApiError::field("echo", message).code("unsupported_parameter"));
+        }
+        Ok(Self {
+            prompts,
+            params,
+            logprobs: logprobs.map(|n: u64| n as usize),
+            echo,
+        })
+    }
+
+    pub async fn job(self, app: &Arc<App>) -> Result<Job<Completion>, ApiError> {
+        let Self {
+            prompts,
+            params,
+            logprobs,
+            echo,
+        } = self;
+        let places = places(app, prompts.len() * params.n)?;
+        let usual = Some(USUAL_MAX_TOKENS);
+        let prompts = prompts::fitted(app, "prompt", prompts, params.max_tokens, usual).await?;
+        let (prompts, echoed) = match echo {
+            true => texts(app, prompts).await?,
+            false => (prompts, Vec::new()),
+        };
+        let bytes = size::echo(&echoed, params.n)?
+            + size::logprobs("logprobs", logprobs, &prompts, params.n)?;
+        let id = format!("cmpl-{:032x}", rand::random::<u128>());
+        Ok(Job {
+            wording: Completion {
+                id: id.clone(),
+                created: unix_seconds(),
+                model: app.options.model_name.clone(),
+                n: params.n,
+                echoed,
+            },
+            id,
+            prompts,
+            places,
+            logprobs,
+            bytes,
+            params,
+        })
+    }
+}
+
+/// The prompts, and the text of each.
+async fn texts(app: &App, prompts: Vec<Fitted>) -> Result<(Vec<Fitted>, Vec<String>), ApiError> {
+    let model = Arc::clone(&app.model);
+    let decode = move || {
+        let text = |(ids, _): &Fitted| model.tokenizer.decode(ids);
+        let texts = prompts.iter().map(text).collect::<Result<_, _>>()?;
+        Ok((prompts, texts))
+    };
+    super::done(app.turns.take(decode).await)
+}
+
+pub struct Completion {
     id: String,
     created: u64,
     model: String,

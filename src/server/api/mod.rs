@@ -9,11 +9,11 @@ mod params;
 mod prompts;
 mod request_log;
 mod router;
-
-use std::sync::Arc;
+mod size;
 
 use axum::http::StatusCode;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinError;
 
 pub use router::router;
 
@@ -45,22 +45,13 @@ fn places(app: &App, count: usize) -> Result<Vec<OwnedSemaphorePermit>, ApiError
     app.admission.places(count).map_err(none)
 }
 
-/// Runs what would hold other requests up on a thread where it holds up none, when its turn has come.
-async fn elsewhere<T: Send + 'static>(
-    app: &App,
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    // Never closed. It belongs to the work, which goes on where its client has left.
-    let turn = Arc::clone(&app.turns).acquire_owned().await;
-    let work = move || {
-        let _turn = turn;
-        work()
-    };
+/// A worker's own result, or that there is none.
+fn done<T>(work: Result<Result<T, ApiError>, JoinError>) -> Result<T, ApiError> {
     let gone = |_| {
         ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "a worker of the server failed",
         )
     };
-    tokio::task::spawn_blocking(work).await.map_err(gone)?
+    work.map_err(gone)?
 }

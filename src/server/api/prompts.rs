@@ -17,6 +17,9 @@ pub enum Prompt {
     Ids(Vec<u32>),
 }
 
+/// A prompt's token ids, and how many more are asked for.
+pub type Fitted = (Vec<u32>, usize);
+
 /// A text, a list of texts, token ids, or a list of those.
 pub fn prompts(value: Value) -> Result<Vec<Prompt>, ApiError> {
     let wrong = || {
@@ -66,7 +69,7 @@ pub async fn fitted(
     prompts: Vec<Prompt>,
     max_tokens: Option<usize>,
     usual: Option<usize>,
-) -> Result<Vec<(Vec<u32>, usize)>, ApiError> {
+) -> Result<Vec<Fitted>, ApiError> {
     let context = app.context();
     let fit = |ids: Vec<u32>| {
         if ids.is_empty() {
@@ -91,7 +94,7 @@ pub async fn fitted(
     let mut fitted = Vec::with_capacity(prompts.len());
     for prompt in prompts {
         let encoder = Arc::clone(app);
-        let ids = super::elsewhere(app, move || encode(&encoder, prompt)).await?;
+        let ids = super::done(app.turns.take(move || encode(&encoder, prompt)).await)?;
         // The rest is not read where one does not fit.
         fitted.push(fit(ids)?);
     }

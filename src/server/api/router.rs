@@ -7,7 +7,7 @@ use axum::Json;
 use axum::Router;
 use axum::body::HttpBody;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Extension, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -24,6 +24,7 @@ use super::request_log::refusals;
 use super::{chat, completions};
 use crate::server::app::App;
 use crate::server::page_routes;
+use crate::server::patience::Progress;
 
 /// A body that has not come whole by then never will.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -48,20 +49,34 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-async fn completions(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    completions::complete(Arc::clone(&app), fields(&app, request).await?).await
+async fn completions(
+    State(app): State<Arc<App>>,
+    Extension(progress): Extension<Progress>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let asked = read(&app, request, completions::Asked::read).await?;
+    asked.job(&app).await?.run(app, &progress).await
 }
 
 async fn chat_completions(
     State(app): State<Arc<App>>,
+    Extension(progress): Extension<Progress>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    chat::chat(Arc::clone(&app), fields(&app, request).await?).await
+    let asked = read(&app, request, chat::Asked::read).await?;
+    asked.job(&app).await?.run(app, &progress).await
 }
 
-/// The body's fields; the body itself is gone before its answer begins.
-async fn fields(app: &App, request: Request) -> Result<Fields, ApiError> {
-    Fields::parse(&body(app, request).await?)
+/// What an endpoint reads in the body's fields; the body itself is gone before its answer begins.
+async fn read<T: Send + 'static>(
+    app: &Arc<App>,
+    request: Request,
+    of: fn(&App, Fields) -> Result<T, ApiError>,
+) -> Result<T, ApiError> {
+    let body = body(app, request).await?;
+    let (bytes, reader) = (body.len(), Arc::clone(app));
+    let read = move || of(&reader, Fields::parse(&body)?);
+    super::done(app.turns.take_if_large(bytes, read).await)
 }
 
 /// The whole body. Errors: it is packed, too large, broken or late, or the server ends before it is there.
