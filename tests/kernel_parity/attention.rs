@@ -212,6 +212,10 @@ fn decode_of_mixed_rows(dtype: Dtype, head_dim: usize) {
     let Some(gpu) = gpu() else { return };
     let mut inputs = Inputs::fresh();
     for (i, (query_heads, kv_heads)) in HEADS.into_iter().enumerate() {
+        // Many heads take racecheck longer than it is given, and show it nothing that few do not.
+        if quick() && kv_heads > 4 {
+            continue;
+        }
         let page_size = PAGES[(i + head_dim / 16) % PAGES.len()];
         let p = page_size;
         let long = 130 + inputs.below(200);
