@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use tokenizers::DecoderWrapper;
+
 use super::ModelError;
 use super::contained::contained;
 
@@ -13,6 +15,11 @@ pub struct Tokenizer {
     stands_in_for: Option<u32>,
     /// Bytes of the longest token as it is written in the vocabulary, which has no fewer than its text.
     longest: usize,
+    /// Of each id, whether it is neither a special token nor missing from the vocabulary: those decode to
+    /// nothing. Asked of every token.
+    has_text: Vec<bool>,
+    /// Whether a token's bytes do not depend on those before it.
+    is_byte_level: bool,
 }
 
 impl Tokenizer {
@@ -41,13 +48,7 @@ impl Tokenizer {
                     id + 1
                 )
             }
-            Some(_) => {
-                return Ok(Self {
-                    longest: longest(&inner),
-                    inner,
-                    stands_in_for: None,
-                });
-            }
+            Some(_) => return Ok(Self::new(inner, None)),
         };
         let remedy = "use the tokenizer.json that belongs to this model";
         Err(ModelError::file(path, cause, remedy))
@@ -57,11 +58,23 @@ impl Tokenizer {
     /// taken modulo `vocab` for the model, and modulo the tokenizer's own number for text.
     pub(super) fn stand_in(json: &[u8], vocab: usize) -> Result<Self, ModelError> {
         let inner = parse(json).map_err(ModelError::Tokenizer)?;
-        Ok(Self {
-            longest: longest(&inner),
+        Ok(Self::new(inner, Some(vocab as u32)))
+    }
+
+    fn new(inner: tokenizers::Tokenizer, stands_in_for: Option<u32>) -> Self {
+        let vocab = inner.get_vocab(true);
+        let size = vocab.values().max().map_or(0, |&id| id as usize + 1);
+        let mut has_text = vec![false; size];
+        for (token, &id) in &vocab {
+            has_text[id as usize] = !inner.get_added_vocabulary().is_special_token(token);
+        }
+        Self {
+            longest: vocab.keys().map(String::len).max().unwrap_or(0),
+            is_byte_level: matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_))),
             inner,
-            stands_in_for: Some(vocab as u32),
-        })
+            stands_in_for,
+            has_text,
+        }
     }
 
     /// Whether a text is so long that it must have more than `count` tokens. Says so at once, where
@@ -107,12 +120,8 @@ impl Tokenizer {
         }
     }
 
-    /// Neither a special token nor an id beyond the vocabulary, which decode to nothing.
     fn has_text(&self, id: u32) -> bool {
-        let special = |token: &String| self.inner.get_added_vocabulary().is_special_token(token);
-        self.inner
-            .id_to_token(id)
-            .is_some_and(|token| !special(&token))
+        self.has_text.get(id as usize).is_some_and(|&has| has)
     }
 
     /// Decodes one sequence token by token.
@@ -133,11 +142,6 @@ fn parse(json: &[u8]) -> Result<tokenizers::Tokenizer, String> {
         Some(parsed) => parsed.map_err(|e| e.to_string()),
         None => Err("its contents make no tokenizer".to_owned()),
     }
-}
-
-fn longest(tokenizer: &tokenizers::Tokenizer) -> usize {
-    let tokens = tokenizer.get_vocab(true).into_keys();
-    tokens.map(|token| token.len()).max().unwrap_or(0)
 }
 
 fn called<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, ModelError> {
@@ -210,6 +214,9 @@ impl TextStream<'_> {
 
     /// Not shown yet, of the tokens before `end`.
     fn pending(&self, end: usize) -> Result<String, ModelError> {
+        if self.tokenizer.is_byte_level {
+            return self.tokenizer.decode(&self.ids[self.shown..end]);
+        }
         let text = self.tokenizer.decode(&self.ids[..end])?;
         let shown = self.tokenizer.decode(&self.ids[..self.shown])?;
         // Not inside a character even where broken text was shown too early.
