@@ -18,7 +18,7 @@ __device__ inline void wait_for_previous_kernel() {
 #endif
 }
 
-// Every kernel that is launched to overlap must pass here before it touches anything
+// Every kernel that is launched to overlap must pass here, or wait by itself, before it touches anything
 // that a step writes: its own end then means that all earlier kernels have ended, too. A kernel may
 // read weights before. What a step writes is not read by __ldg, which may move up past the wait.
 __device__ inline void follow_previous_kernel() {

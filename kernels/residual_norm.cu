@@ -36,6 +36,7 @@ __device__ void residual_norm(const ResidualNormParams<T>& p) {
         if (p.beta) load(beta, p.beta + channel);
     }
     const float share = 1.0f / p.channels;
+    // Held back, the next product's blocks find all SMs free.
     if (!p.holds_next) let_next_kernel_start();
     wait_for_previous_kernel();
     if (p.holds_next) let_next_kernel_start();

@@ -13,7 +13,7 @@
 struct Barrier {
     uint64_t state;
 
-    // Once, by one thread; `publish` and a block barrier must follow.
+    // Once, by one thread; `publish` must follow, and a block barrier before another thread comes by.
     __device__ void init(int arrivals) {
         asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(this)), "r"(arrivals) : "memory");
     }

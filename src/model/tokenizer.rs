@@ -63,11 +63,12 @@ impl Tokenizer {
 
     fn new(inner: tokenizers::Tokenizer, stands_in_for: Option<u32>) -> Self {
         let vocab = inner.get_vocab(true);
-        let size = vocab.values().max().map_or(0, |&id| id as usize + 1);
-        let mut has_text = vec![false; size];
-        for (token, &id) in &vocab {
-            has_text[id as usize] = !inner.get_added_vocabulary().is_special_token(token);
-        }
+        let beyond = vocab.values().max().map_or(0, |&id| id + 1);
+        let special = |token: &String| inner.get_added_vocabulary().is_special_token(token);
+        let has_text = |id| inner.id_to_token(id).is_some_and(|token| !special(&token));
+        // A file may name a token twice: the map of names then lacks one of its ids.
+        let beyond = beyond.max(inner.get_vocab_size(true) as u32);
+        let has_text = (0..beyond).map(has_text).collect();
         Self {
             longest: vocab.keys().map(String::len).max().unwrap_or(0),
             is_byte_level: matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_))),

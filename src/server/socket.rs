@@ -67,6 +67,7 @@ impl AsyncRead for Socket {
     }
 }
 
+// Without vectored writes: what a token takes is copied together sooner than the kernel gathers it.
 impl AsyncWrite for Socket {
     fn poll_write(
         mut self: Pin<&mut Self>,

@@ -152,8 +152,8 @@ impl Network {
     }
 
     /// Whether what multiplies `m` normalised rows had better not start before the kernel that leaves
-    /// the rows' stream has ended: blocks of `linear_wide` that take what room is left beside it share
-    /// SMs while others stay without.
+    /// the rows' stream has ended: blocks of `linear_wide` that start beside it crowd onto the SMs with
+    /// room, and other SMs then get none.
     pub(super) fn starts_better_late(&self, m: usize, n: usize) -> bool {
         m <= WIDE_ROWS && self.means().choose(m, self.spec.channels, n) == By::LinearWide
     }

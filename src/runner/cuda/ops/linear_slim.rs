@@ -91,7 +91,7 @@ impl Kernels {
                 p.k
             )));
         };
-        if p.m == 0 {
+        if p.m <= 0 {
             return Ok(());
         }
         let rows = ROWS[cut.tile];
