@@ -249,4 +249,15 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn both_ids_of_a_token_that_is_named_twice_have_text() {
+        let json = br#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],
+            "normalizer":null,"pre_tokenizer":null,"post_processor":null,"decoder":null,
+            "model":{"type":"Unigram","unk_id":0,"vocab":[["<unk>",0.0],["a",-1.0],["a",-1.0]]}}"#;
+        let tokenizer = Tokenizer::from_json(Path::new("tokenizer.json"), json, 3).unwrap();
+        for id in [1, 2] {
+            assert_eq!(tokenizer.stream().push(id).unwrap(), "a", "{id}");
+        }
+    }
 }
