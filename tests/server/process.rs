@@ -90,13 +90,18 @@ impl Served {
 
     /// Waits for a sample to have this value.
     pub fn wait_for(&self, name: &str, value: f64) {
+        self.wait_until(name, |now| now == Some(value));
+    }
+
+    /// Waits for a sample to be as it should.
+    pub fn wait_until(&self, name: &str, is_it: impl Fn(Option<f64>) -> bool) {
         let begin = Instant::now();
-        while self.metric(name) != Some(value) {
-            assert!(
-                begin.elapsed() < FOREVER,
-                "{name} is {:?}, not {value}",
-                self.metric(name)
-            );
+        loop {
+            let now = self.metric(name);
+            if is_it(now) {
+                return;
+            }
+            assert!(begin.elapsed() < FOREVER, "{name} stays {now:?}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
