@@ -10,7 +10,7 @@ use batchlab::batching::Batching;
 use batchlab::engine::EngineConfig;
 use batchlab::model::Model;
 use batchlab::runner::{self, Limits};
-use batchlab::server::{EngineSetup, ServeOptions, Server};
+use batchlab::server::{Bound, EngineSetup, ServeOptions};
 use tracing::{info, warn};
 
 use super::engine_args::EngineArgs;
@@ -40,12 +40,15 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
             setting,
             args.max_requests(limits),
         );
+        let bound = Bound::to(&args.host, args.port).await?;
+        let address = bound.address();
+        info!("loading {}; {address} answers that it is not ready", model.spec.name);
         let server = tokio::select! {
-            started = Server::start((&args.host, args.port), model, options, set_up) => started?,
-            // Nobody has been answered yet.
+            started = bound.start(model, options, set_up) => started?,
+            // Nothing has been served yet.
             () = stop.as_mut() => return Ok(()),
         };
-        info!("listening on http://{}", server.address());
+        info!("listening on http://{address}");
         Ok(server.run(stop).await?)
     })
 }

@@ -24,7 +24,7 @@ use super::socket::Socket;
 
 /// A client that has not sent its headers by then is let go, as is one that keeps a connection and asks
 /// nothing.
-const HEADERS_TIMEOUT: Duration = Duration::from_secs(30);
+pub const HEADERS_TIMEOUT: Duration = Duration::from_secs(30);
 /// A client that has read nothing for so long, while something waits for it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const MOST_HEADERS: usize = 100;
@@ -41,14 +41,7 @@ pub async fn accept(app: Arc<App>, listener: TcpListener, router: Router, open: 
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return;
         };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                warn!(%error, "a connection was not accepted");
-                tokio::time::sleep(BREATH).await;
-                continue;
-            }
-        };
+        let stream = next(&listener).await;
         let (connection, patience) = connection(stream, router.clone());
         let connection = open.watch(connection);
         let app = Arc::clone(&app);
@@ -64,6 +57,17 @@ pub async fn accept(app: Arc<App>, listener: TcpListener, router: Router, open: 
             }
             app.metrics.disconnected();
         });
+    }
+}
+
+/// The next connection.
+pub async fn next(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => warn!(%error, "a connection was not accepted"),
+        }
+        tokio::time::sleep(BREATH).await;
     }
 }
 

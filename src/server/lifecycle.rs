@@ -16,6 +16,7 @@ use super::app::App;
 use super::engine_thread::{Command, EngineSetup, EngineThread};
 use super::follow::Follower;
 use super::http;
+use super::loading;
 use super::news::News;
 use super::options::ServeOptions;
 use crate::Error;
@@ -29,32 +30,47 @@ const LAST_STEP: Duration = Duration::from_secs(5);
 
 const SHUTTING_DOWN: &str = "the server is shutting down";
 
+/// An address that is this server's, before there is a model to serve.
+pub struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
 /// A server that is ready.
 pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
-    address: SocketAddr,
     follower: Follower,
 }
 
-impl Server {
-    /// Takes the address, then runs `set_up` on the engine's own thread. Errors: the address is not to be
-    /// had, the chat template cannot be read, or those of `set_up`.
-    pub async fn start(
-        address: (&str, u16),
-        model: Arc<Model>,
-        options: ServeOptions,
-        set_up: impl FnOnce() -> Result<EngineSetup, Error> + Send + 'static,
-    ) -> Result<Self, Error> {
-        let listener = TcpListener::bind(address).await;
+impl Bound {
+    /// Port 0 is any free one. Errors: the address is not to be had.
+    pub async fn to(host: &str, port: u16) -> Result<Self, Error> {
+        let listener = TcpListener::bind((host, port)).await;
         let listener = listener.map_err(|e| {
-            let (host, port) = address;
             Error::Server(format!(
                 "{host}:{port} cannot be listened on ({e}); give another --port or --host"
             ))
         })?;
-        let bound = listener.local_addr();
-        let bound = bound.map_err(|e| Error::Server(format!("the address is not known: {e}")))?;
+        let address = listener.local_addr();
+        let address =
+            address.map_err(|e| Error::Server(format!("the address is not known: {e}")))?;
+        Ok(Self { listener, address })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Runs `set_up` on the engine's own thread; who comes before it is done is told that the model loads.
+    /// Errors: the chat template cannot be read, or those of `set_up`.
+    pub async fn start(
+        self,
+        model: Arc<Model>,
+        options: ServeOptions,
+        set_up: impl FnOnce() -> Result<EngineSetup, Error> + Send + 'static,
+    ) -> Result<Server, Error> {
+        let listener = self.listener;
         let chat_template = match &options.chat_template {
             Some(file) => Ok(ChatTemplate::from_file(file)?),
             None => model.chat_template(),
@@ -64,28 +80,27 @@ impl Server {
             about,
             commands,
             news,
-        } = EngineThread::start(clock, set_up).await?;
+        } = tokio::select! {
+            engine = EngineThread::start(clock, set_up) => engine?,
+            never = loading::answer(&listener, options.max_connections) => match never {},
+        };
         let app = App::new(options, model, chat_template, about, clock, commands);
         let app = Arc::new(app);
-        Ok(Self {
+        Ok(Server {
             follower: Follower::new(Arc::clone(&app), news),
             app,
             listener,
-            address: bound,
         })
     }
+}
 
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
+impl Server {
     /// Serves until `stop`, then lets what runs end. Errors: the engine failed, or answers were cut off.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let Self {
             app,
             listener,
             follower,
-            ..
         } = self;
         let open = GracefulShutdown::new();
         let mut engine = pin!(end(tokio::spawn(follower.follow())));

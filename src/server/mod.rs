@@ -20,6 +20,7 @@ mod generation;
 mod http;
 mod lifecycle;
 pub mod live;
+mod loading;
 mod metrics;
 mod news;
 mod options;
@@ -29,6 +30,6 @@ mod socket;
 mod turns;
 
 pub use engine_thread::{Engaged, EngineSetup};
-pub use lifecycle::Server;
+pub use lifecycle::{Bound, Server};
 pub use news::{Arrived, StepNews};
 pub use options::ServeOptions;

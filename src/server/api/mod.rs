@@ -15,9 +15,10 @@ use axum::http::StatusCode;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinError;
 
-pub use router::router;
+pub use error::ApiError;
+pub use request_log::refusals;
+pub use router::{health, router};
 
-use self::error::ApiError;
 use self::fields::Fields;
 use super::admission::NoPlace;
 use super::app::App;

@@ -146,7 +146,7 @@ fn about(app: &App) -> serde_json::Value {
 }
 
 /// The process answers.
-async fn health() -> StatusCode {
+pub async fn health() -> StatusCode {
     StatusCode::OK
 }
 

@@ -1,0 +1,39 @@
+//! What a server answers while its model loads.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::client::{connect, send};
+use crate::serving::{Serving, cpu_runner, engine};
+
+#[test]
+fn a_server_that_loads_is_there_and_not_ready() {
+    let (loaded, loads) = mpsc::channel();
+    let serving = Serving::start(Duration::ZERO, move |model| {
+        loads.recv().unwrap();
+        Ok(engine(cpu_runner(model)?))
+    });
+    let address = serving.address;
+    let ask = json!({"prompt": "a", "n": 2, "max_tokens": 1}).to_string();
+    let complete = || send(address, "POST", "/v1/completions", "", ask.as_bytes());
+    assert_eq!(send(address, "GET", "/health", "", b"").status, 200);
+    let others = ["/ready", "/metrics", "/v1/models", "/"];
+    let others = others.map(|path| send(address, "GET", path, "", b""));
+    for answer in others.into_iter().chain([complete()]) {
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.header("retry-after"), Some("1"));
+        let error = answer.error();
+        assert_eq!(error["type"], "service_unavailable_error");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("is being loaded"), "{error}");
+    }
+    // More than are answered at once hold nothing up.
+    let _silent: Vec<_> = (0..20).map(|_| connect(address)).collect();
+    loaded.send(()).unwrap();
+    let serving = serving.ready();
+    assert_eq!(complete().status, 200);
+    serving.stop.unwrap().send(()).unwrap();
+    serving.served.join().unwrap().unwrap();
+}
