@@ -42,7 +42,10 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         );
         let bound = Bound::to(&args.host, args.port).await?;
         let address = bound.address();
-        info!("loading {}; {address} answers that it is not ready", model.spec.name);
+        info!(
+            "loading {}; {address} answers that it is not ready",
+            model.spec.name
+        );
         let server = tokio::select! {
             started = bound.start(model, options, set_up) => started?,
             // Nothing has been served yet.
