@@ -241,7 +241,7 @@ mod tests {
     const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
 
     /// What becomes of a request whose answer begins so and goes on with comments, until its client leaves.
-    async fn asked(begin: &'static str, pause: Duration) -> End {
+    async fn asked(begin: &'static str, pause: Duration, timeout: Duration) -> End {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let serve = move || -> std::io::Result<()> {
@@ -274,7 +274,7 @@ mod tests {
             sampling: Sampling::GREEDY,
             logprobs: None,
             arrival: Duration::ZERO,
-            timeout: Some(Duration::from_secs(2)),
+            timeout: Some(timeout),
         };
         let client = client(&peer.address, None).unwrap();
         exchange(&client, &peer, request, |_| {}).await
@@ -284,8 +284,10 @@ mod tests {
     async fn comments_alone_do_not_keep_a_request_waiting() {
         let token = "data: {\"choices\":[{\"text\":\"a\"}]}\n\n";
         for pause in [Duration::from_millis(10), Duration::ZERO] {
-            for (begin, chunks) in [("", 0), (token, 1)] {
-                let end = asked(begin, pause).await;
+            // A token that is there must not be missed for want of time.
+            let (short, long) = (Duration::from_millis(200), Duration::from_secs(100));
+            for (begin, timeout, chunks) in [("", short, 0), (token, long, 1)] {
+                let end = asked(begin, pause, timeout).await;
                 assert_eq!(end.finished.reason, FinishReason::TimedOut);
                 assert_eq!(end.chunks, chunks);
                 let cause = end.failure.unwrap().cause;

@@ -75,7 +75,9 @@ fn the_report_can_be_read_on_a_desk_and_a_phone_in_light_and_dark() {
     report(&folder);
     for (width, dark) in [(1200, false), (390, false), (1200, true)] {
         page.screen(width, 900, dark);
-        page.visit(&format!("file://{}/report.html", folder.display()));
+        // Another address each time, so that the page before is not taken for this one.
+        let address = format!("file://{}/report.html?{width}-{dark}", folder.display());
+        page.visit(&address);
         let seen = page.value(PROBE);
         let list = |key: &str| seen[key].as_array().unwrap().clone();
         assert!(

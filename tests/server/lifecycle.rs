@@ -13,7 +13,7 @@ const PATH: &str = "/v1/completions";
 
 #[test]
 fn what_runs_ends_and_nothing_new_is_accepted() {
-    let served = Served::start(&[]);
+    let served = Served::start(&["--drain-timeout=100000"]);
     let ask = json!({"prompt": "HAMLET:", "max_tokens": 400, "temperature": 0, "ignore_eos": true});
     let mut stream = served.stream(PATH, &ask);
     assert!(stream.event().is_some());
@@ -34,7 +34,11 @@ fn what_runs_ends_and_nothing_new_is_accepted() {
 /// A batch that waits to be full leaves as it is.
 #[test]
 fn what_waits_is_let_go() {
-    let served = Served::start(&["--policy=static", "--max-batch-size=4"]);
+    let served = Served::start(&[
+        "--policy=static",
+        "--max-batch-size=4",
+        "--drain-timeout=100000",
+    ]);
     thread::scope(|scope| {
         let held = scope.spawn(|| {
             served

@@ -46,7 +46,7 @@ fn under_load<T>(served: &Served, clients: usize, then: impl FnOnce() -> T) -> T
         for client in 0..clients {
             let over = &over;
             let body = json!({
-                "prompt": "Shall I compare", "max_tokens": 8 + 4 * client, "ignore_eos": true,
+                "prompt": "Shall I compare", "max_tokens": 100 + 40 * client, "ignore_eos": true,
             });
             scope.spawn(move || {
                 while !over.load(Ordering::Relaxed) {

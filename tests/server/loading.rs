@@ -8,10 +8,12 @@ use serde_json::json;
 use crate::client::{connect, send};
 use crate::serving::{Serving, cpu_runner, engine};
 
+const LONG: Duration = Duration::from_secs(600);
+
 #[test]
 fn a_server_that_loads_is_there_and_not_ready() {
     let (loaded, loads) = mpsc::channel();
-    let serving = Serving::start(Duration::ZERO, move |model| {
+    let serving = Serving::start(LONG, move |model| {
         loads.recv().unwrap();
         Ok(engine(cpu_runner(model)?))
     });

@@ -49,11 +49,16 @@ fn long_prompts_make_no_batch_smaller() {
 /// The client of a batch's only row leaves, so that it ends where the next one starts.
 #[test]
 fn the_live_page_counts_a_batch_that_was_cancelled_once() {
-    let served = Served::start(&["--policy=dynamic", "--max-batch-size=1"]);
-    let long = json!({"prompt": "a", "max_tokens": 400, "ignore_eos": true});
+    let served = Served::start(&[
+        "--model=dummy:gpt2",
+        "--policy=dynamic",
+        "--max-batch-size=1",
+    ]);
+    // Seconds, whatever the machine.
+    let long = json!({"prompt": [1], "max_tokens": 1000, "ignore_eos": true});
     let mut first = served.stream(PATH, &long);
     assert!(first.event().is_some());
-    let short = json!({"prompt": "a", "max_tokens": 4, "ignore_eos": true});
+    let short = json!({"prompt": [1], "max_tokens": 4, "ignore_eos": true});
     thread::scope(|scope| {
         let second = scope.spawn(|| served.post(PATH, &short).status);
         served.wait_for("requests_waiting", 1.0);
@@ -75,7 +80,7 @@ fn a_dynamic_batch_leaves_full_or_after_its_window() {
     let served = Served::start(&[
         "--policy=dynamic",
         "--max-batch-size=4",
-        "--max-queue-delay-ms=20000",
+        "--max-queue-delay-ms=600000",
     ]);
     ask_at_once(&served, 4);
     assert_eq!(batches(&served, "full"), [Some(1.0), Some(4.0), Some(1.0)]);
@@ -158,7 +163,7 @@ fn a_setting_that_a_sweep_picked() {
 
     // What would not be read is refused.
     let unlike = ["--dtype=bf16", "--kv-cache-memory=64MiB"];
-    let from = ["--from-results", results];
+    let from = ["--from-results", results, "--scenario=documents"];
     let refused = command(0, &[&from[..], &unlike].concat()).output().unwrap();
     assert!(!refused.status.success());
     let log = String::from_utf8(refused.stderr).unwrap();

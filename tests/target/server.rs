@@ -94,11 +94,13 @@ fn serve(stream: TcpStream, shared: &Shared) {
             }
             _ => Answer::json(404, &json!({"error": {"message": "no such path"}})),
         };
-        let sent = send(&mut writer, answer);
-        if path == "/v1/completions" {
-            shared.running.fetch_sub(1, Ordering::SeqCst);
-        }
-        if sent.is_err() {
+        // Before its client can know: it may ask again at once.
+        let before_end = || {
+            if path == "/v1/completions" {
+                shared.running.fetch_sub(1, Ordering::SeqCst);
+            }
+        };
+        if send(&mut writer, answer, before_end).is_err() {
             return;
         }
     }
@@ -129,13 +131,20 @@ fn request(reader: &mut BufReader<TcpStream>) -> Option<(String, Option<String>,
     Some((path, authorization, body))
 }
 
-fn send(writer: &mut TcpStream, answer: Answer) -> std::io::Result<()> {
+fn send(writer: &mut TcpStream, answer: Answer, before_end: impl FnOnce()) -> std::io::Result<()> {
     write!(
         writer,
         "HTTP/1.1 {} -\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",
         answer.status
     )?;
-    for part in answer.parts {
+    let mut before_end = Some(before_end);
+    let mut parts = answer.parts.into_iter();
+    while let Some(part) = parts.next() {
+        if parts.len() == 0
+            && let Some(before_end) = before_end.take()
+        {
+            before_end();
+        }
         match part {
             Part::Bytes(bytes) => {
                 let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();

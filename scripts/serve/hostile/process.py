@@ -52,7 +52,7 @@ async def drain(server, long, seconds=None):
     """SIGTERM while answers are under way, and heads and bodies that never end: the answers come whole, nobody
     else is waited for."""
     report = Report()
-    second = Server(server.process.args[0], "--drain-timeout", "30")
+    second = Server(server.process.args[0], "--drain-timeout", "300")
     request = post({"prompt": "Shall I", "max_tokens": 100, "ignore_eos": True, "stream": True,
                     "temperature": 0})
     try:
@@ -64,7 +64,7 @@ async def drain(server, long, seconds=None):
         await asyncio.gather(*(exchange.events(1, 60) for exchange in streams))
         begin = time.monotonic()
         second.signal(signal.SIGTERM)
-        status = await asyncio.to_thread(second.process.wait, 60)
+        status = await asyncio.to_thread(second.process.wait, 300)
         report.numbers["seconds"] = time.monotonic() - begin
         for exchange in exchanges:
             report.count(exchange, await exchange.answered(5))
