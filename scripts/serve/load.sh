@@ -32,6 +32,11 @@ model=$(curl -sf "$URL/v1/models" | python3 -c 'import json, sys; print(json.loa
 # Requests that got all they asked for.
 complete() { curl -sf "$URL/metrics" | awk '/^batchlab_e2el_seconds_count / { print $2 }'; }
 
+# AIPerf's many processes take their time to start on two cores.
+for name in REGISTRATION_TIMEOUT REGISTRATION_MAX_ATTEMPTS START_TIMEOUT COMMAND_RESPONSE_TIMEOUT PROFILE_START_TIMEOUT; do
+  export "AIPERF_SERVICE_$name=600"
+done
+
 before=$(complete)
 aiperf profile --url "$URL" --model "$model" --tokenizer "$(realpath "$tokenizer")" \
   --endpoint-type completions --streaming --use-legacy-max-tokens --extra-inputs ignore_eos:true \
