@@ -21,9 +21,7 @@ constexpr int SIDE = 64;
 constexpr int THREADS = 128;
 constexpr int DEPTH = ROW_ELEMENTS;
 constexpr int PIECES = DEPTH / VECTOR;
-constexpr int MOST_SPLITS = 8;
-// Of a row of sums, in floats: the rows that a store of the accumulators meets lie 8 banks apart.
-constexpr int PITCH = SIDE + 4;
+static_assert(SIDE == PIECES * VECTOR, "a step of W is as wide as it is deep");
 
 // One step of K, in rows as wgmma.cuh wants them.
 template <typename T, int ROWS>
@@ -75,6 +73,9 @@ __device__ void accumulate(float (&acc)[ROWS / 8][4], Stage<T, ROWS>* stages, co
 
 template <typename T, int ROWS>
 __device__ void linear_slim(const BoxedLinearParams<T>& p) {
+    constexpr int MOST_SPLITS = 8;
+    // Of a row of sums, in floats: the rows that a store of the accumulators meets lie 8 banks apart.
+    constexpr int PITCH = SIDE + 4;
     extern __shared__ __align__(EIGHT_ROWS) unsigned char memory[];
     static_assert(ROWS * PITCH * sizeof(float) <= sizeof(Stage<T, ROWS>));
     // After the product, a thread has four columns of a row, and of every ROWS_AT_ONCE-th after it.
