@@ -186,12 +186,20 @@ impl Advice<'_> {
     pub fn reasons(&self) -> Vec<String> {
         match (&self.pick, &self.nearest) {
             (Some(pick), _) => self.reasons_for(pick),
-            (None, Some((cell, obstacle))) => vec![format!(
-                "no feasible configuration: none of {} cells keeps {}; nearest is {}, where {obstacle}",
-                self.considered,
-                self.scenario.limits(),
-                cell.result.cell
-            )],
+            (None, Some((cell, obstacle))) => {
+                let keeps = match self.scenario.slos.is_empty() {
+                    true => String::new(),
+                    false => format!(
+                        ": none of {} cells keeps {}",
+                        self.considered,
+                        self.scenario.limits()
+                    ),
+                };
+                vec![format!(
+                    "no feasible configuration{keeps}; nearest is {}, where {obstacle}",
+                    cell.result.cell
+                )]
+            }
             (None, None) => {
                 let unit = self.scenario.objective.unit();
                 vec![match self.feasible {

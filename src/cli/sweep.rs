@@ -157,7 +157,7 @@ fn limits(
 ) -> Result<Limits, Error> {
     let longest = |prompts: &Prompts| match prompts {
         Prompts::Lines(lines) => lines.iter().map(Vec::len).max().unwrap_or(0),
-        Prompts::Random(mix) => mix.max(),
+        Prompts::Random(mix) | Prompts::Fresh(mix) => mix.max(),
     };
     let input = workloads
         .iter()

@@ -16,7 +16,8 @@ use super::sweep_args::{Asked, SweepArgs};
 pub fn run(args: &SweepArgs, asked: &Asked, address: &Address) -> anyhow::Result<()> {
     let (spec, tokenizer) = Tokenizer::open(args.engine.model.model.as_deref())?;
     let tokenizer = Arc::new(tokenizer);
-    let workloads = asked.workloads(&tokenizer)?;
+    let workloads = asked.workloads(&tokenizer)?.into_iter();
+    let workloads: Vec<Workload> = workloads.map(not_seen_before).collect();
     let api_key = args.target.api_key();
     let clock = WallClock::start();
     let contact = contact(
@@ -35,6 +36,12 @@ pub fn run(args: &SweepArgs, asked: &Asked, address: &Address) -> anyhow::Result
     eprintln!("{runner}, prompts as {}", contact.dialect.prompts);
     for note in &contact.notes {
         eprintln!("{note}");
+    }
+    if repeats(&workloads) {
+        eprintln!(
+            "the same prompts come again and again: a server that keeps what it has computed of a prompt \
+             (vLLM without --no-enable-prefix-caching) answers from there; --input-len has prompts that never repeat"
+        );
     }
     let (gpu, sampler) = watch_gpu(gpu_of(args, address), &clock);
     // Elsewhere there is a GPU, most likely.
@@ -74,12 +81,37 @@ fn first_prompt(workloads: &[Workload], vocab: usize) -> Vec<u32> {
         .iter()
         .map(|w| match &w.prompts {
             Prompts::Lines(lines) => lines.first(),
-            Prompts::Random(_) => None,
+            Prompts::Random(_) | Prompts::Fresh(_) => None,
         })
         .collect();
     let first = lines.and_then(|lines| lines.first().copied().cloned());
-    // Of random tokens the largest: a server with a smaller vocabulary refuses it now and not later.
-    first.unwrap_or_else(|| vec![vocab.saturating_sub(1) as u32])
+    first.unwrap_or_else(|| {
+        // The largest, too: a server with a smaller vocabulary refuses it now and not later. Alone it may be
+        // a special token, which is no text.
+        let last = vocab.saturating_sub(1);
+        [vocab / 4, vocab / 3, vocab / 2, last]
+            .map(|id| id as u32)
+            .into()
+    })
+}
+
+/// What an engine with a cache of prompts would otherwise not compute, are others each time.
+fn not_seen_before(mut workload: Workload) -> Workload {
+    if let Prompts::Random(lengths) = workload.prompts {
+        workload.prompts = Prompts::Fresh(lengths);
+    }
+    workload
+}
+
+/// Fewer tokens are not kept: a block of vLLM's cache has as many.
+const LEAST_KEPT: usize = 16;
+
+/// Whether prompts come again that a server may have kept.
+fn repeats(workloads: &[Workload]) -> bool {
+    workloads.iter().any(|w| match &w.prompts {
+        Prompts::Lines(lines) => lines.iter().any(|ids| ids.len() >= LEAST_KEPT),
+        Prompts::Random(_) | Prompts::Fresh(_) => false,
+    })
 }
 
 /// NVML sees the GPUs of this machine alone.

@@ -11,6 +11,8 @@ use super::Statistics;
 /// Of a core: a thread that is busier delays what it handles.
 const MOST_BUSY_PERCENT: f64 = 80.0;
 const LATEST_SEND_MS: f64 = 1.0;
+/// Tokens are read as late as an event loop runs.
+const LONGEST_LAG_MS: f64 = 5.0;
 
 /// A client's own cost in one run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,13 +25,14 @@ pub struct ClientCost {
     pub busiest_thread_percent: f64,
     /// From the moment at which a request was meant to be sent to the moment at which it was.
     pub late_send_ms: Option<Statistics>,
-    /// From something that an event loop was told to the moment at which it got to it.
+    /// From when an event loop was to be told something to when it got to it.
     pub loop_lag_ms: Option<Statistics>,
     /// Pieces in which tokens came.
     pub chunks: usize,
     pub tokens_per_chunk: Option<f64>,
     pub counted: Counted,
-    /// Requests that ended before their length although they were told to go on.
+    /// Requests that ended before their length: by a stop token although they were told to go on, or since
+    /// the server shortens what its context does not hold.
     pub ended_early: usize,
     /// What went wrong, and how often.
     pub failures: BTreeMap<String, usize>,
@@ -69,9 +72,15 @@ impl ClientCost {
                 "a thread of it was busy for {busy:.0} % of the time"
             ));
         }
-        let late = self.late_send_ms.as_ref().map_or(0.0, |s| s.p99);
-        (late > LATEST_SEND_MS)
-            .then(|| format!("1 % of the requests were sent {late:.1} ms late or more"))
+        let p99 = |s: &Option<Statistics>| s.as_ref().map_or(0.0, |s| s.p99);
+        let (late, lag) = (p99(&self.late_send_ms), p99(&self.loop_lag_ms));
+        if late > LATEST_SEND_MS {
+            return Some(format!(
+                "1 % of the requests were sent {late:.1} ms late or more"
+            ));
+        }
+        (lag > LONGEST_LAG_MS)
+            .then(|| format!("it came {lag:.1} ms late or more to 1 % of what it had to read"))
     }
 }
 
@@ -81,20 +90,31 @@ mod tests {
 
     #[test]
     fn a_busy_or_late_client_is_in_doubt() {
-        let cost = |busiest_thread_percent, late: f64| ClientCost {
+        let cost = |busiest_thread_percent, late: f64, lag: f64| ClientCost {
             threads: 1,
             cpu_s: 1.0,
             busiest_thread_percent,
             late_send_ms: Statistics::of(vec![late; 3], &[]),
-            loop_lag_ms: None,
+            loop_lag_ms: Statistics::of(vec![lag; 3], &[]),
             chunks: 1,
             tokens_per_chunk: Some(1.0),
             counted: Counted::EachChunk,
             ended_early: 0,
             failures: BTreeMap::new(),
         };
-        assert_eq!(cost(80.0, 1.0).doubt(), None);
-        assert!(cost(81.0, 0.1).doubt().unwrap().contains("81 %"));
-        assert!(cost(5.0, 1.5).doubt().unwrap().contains("1.5 ms late"));
+        assert_eq!(cost(80.0, 1.0, 5.0).doubt(), None);
+        assert!(cost(81.0, 0.1, 0.1).doubt().unwrap().contains("81 %"));
+        assert!(
+            cost(5.0, 1.5, 0.1)
+                .doubt()
+                .unwrap()
+                .contains("sent 1.5 ms late")
+        );
+        assert!(
+            cost(5.0, 0.1, 5.5)
+                .doubt()
+                .unwrap()
+                .contains("came 5.5 ms late")
+        );
     }
 }

@@ -253,7 +253,7 @@ fn of_client(result: &CellResult) -> Vec<String> {
     let early: usize = clients().map(|c| c.ended_early).sum();
     if early > 0 {
         notes.push(format!(
-            "{early} outputs ended early in spite of ignore_eos: {cell}"
+            "{early} outputs ended before the length that was asked for: {cell}"
         ));
     }
     let causes = clients().flat_map(|c| &c.failures);

@@ -155,7 +155,7 @@ pub struct Piece {
     pub choice: usize,
     /// Whole characters that no stop string takes back; often empty.
     pub text: String,
-    /// Characters of the choice before this text.
+    /// Characters of the choice before this token.
     pub offset: usize,
     /// None in a piece that only tells the end.
     pub token: Option<Token>,
@@ -225,6 +225,7 @@ impl<'a> Generation<'a> {
             return Ok(None);
         };
         self.tokens += 1;
+        let offset = self.shown[choice] + text.held();
         let shown = text.push(token.id)?;
         let mut end = None;
         if text.is_stopped() {
@@ -234,7 +235,7 @@ impl<'a> Generation<'a> {
             self.submitted.app.command(stop);
             end = Some(End::Stop);
         }
-        Ok(Some(self.piece(choice, shown, Some(token), end)))
+        Ok(Some(self.piece(choice, offset, shown, Some(token), end)))
     }
 
     fn finish(&mut self, mut finished: Finished) -> Result<Option<Piece>, ModelError> {
@@ -252,17 +253,18 @@ impl<'a> Generation<'a> {
         self.submitted.app.metrics.ended(finished.reason);
         self.finished.push(finished);
         let rest = text.map(OutputText::finish).transpose()?;
-        Ok(rest.map(|rest| self.piece(choice, rest, None, Some(end))))
+        let offset = self.shown[choice];
+        Ok(rest.map(|rest| self.piece(choice, offset, rest, None, Some(end))))
     }
 
     fn piece(
         &mut self,
         choice: usize,
+        offset: usize,
         text: String,
         token: Option<Token>,
         end: Option<End>,
     ) -> Piece {
-        let offset = self.shown[choice];
         self.shown[choice] += text.chars().count();
         Piece {
             choice,

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::metrics::{RequestTrace, Summary, traces};
 use crate::sampling::Sampling;
 use crate::telemetry::Sampler;
-use crate::workload::{Arrivals, Ask, LengthMix, Load, RequestOptions, from_lines, random};
+use crate::workload::{Arrivals, Ask, LengthMix, Load, RequestOptions, fresh, from_lines, random};
 
 /// The observer hears of a running cell this often.
 const NEWS: Duration = Duration::from_millis(100);
@@ -24,6 +24,8 @@ pub enum Prompts {
     Lines(Vec<Vec<u32>>),
     /// Random token ids.
     Random(LengthMix),
+    /// Random token ids that are others in every run: a server may keep the KV cache of prompts it has seen.
+    Fresh(LengthMix),
 }
 
 /// Prompts under the label that the grid knows them by.
@@ -177,6 +179,7 @@ impl Measure<'_> {
         Ok(match &workload.prompts {
             Prompts::Lines(lines) => from_lines(lines, output, count, seed),
             Prompts::Random(lengths) => random(lengths, output, self.vocab, count, seed),
+            Prompts::Fresh(lengths) => fresh(lengths, output, self.vocab, count, seed),
         })
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use reqwest::StatusCode;
+
 use super::lines::Lines;
 use super::wire::{Chunk, message};
 use crate::metrics::Counted;
@@ -24,6 +26,8 @@ struct State {
     told: Option<usize>,
     prompt_tokens: Option<usize>,
     reason: Option<FinishReason>,
+    /// The status that an error in place of an answer stands for.
+    refusal: Option<StatusCode>,
     done: bool,
     /// Tokens that were asked for.
     asked: usize,
@@ -82,6 +86,12 @@ impl Answer {
         self.state.prompt_tokens
     }
 
+    /// The status that its error stands for, where it came before any token: vLLM refuses a request in the
+    /// stream of its answer.
+    pub fn refusal(&self) -> Option<StatusCode> {
+        self.state.refusal
+    }
+
     /// Why it ended, of an answer that is whole.
     pub fn reason(&self) -> FinishReason {
         self.state.reason.unwrap_or(FinishReason::Stop)
@@ -134,7 +144,10 @@ impl State {
                 message(data)
             )
         })?;
-        if chunk.error.is_some() {
+        if let Some(error) = chunk.error {
+            let code = error["code"].as_u64().filter(|_| self.pieces.is_empty());
+            let code = code.and_then(|code| u16::try_from(code).ok());
+            self.refusal = code.and_then(|code| StatusCode::from_u16(code).ok());
             return Err(format!("it broke off: {}", message(data)));
         }
         let counts = chunk.usage.unwrap_or_default();

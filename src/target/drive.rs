@@ -64,7 +64,7 @@ impl Target {
     /// The CPU time of every lane, once all of them have answered.
     fn cpu(&self) -> Result<Vec<Duration>, TargetError> {
         let mut cpu = vec![Duration::ZERO; self.lanes.len()];
-        self.ping()?;
+        self.ping(self.peer.clock.now())?;
         for _ in &self.lanes {
             // Nothing is under way: all news are pulses.
             if let News::Here(pulse) = self.news.recv().map_err(|_| TargetError::Ended)? {
@@ -74,9 +74,9 @@ impl Target {
         Ok(cpu)
     }
 
-    fn ping(&self) -> Result<(), TargetError> {
-        let now = self.peer.clock.now();
-        self.lanes.iter().try_for_each(|lane| lane.ping(now))
+    /// `due`: a moment that may have passed, where this thread itself came late.
+    fn ping(&self, due: Duration) -> Result<(), TargetError> {
+        self.lanes.iter().try_for_each(|lane| lane.ping(due))
     }
 
     /// Sends the load and waits until all of it has ended.
@@ -91,7 +91,7 @@ impl Target {
             }
             let now = clock.now();
             if now >= beat && pings == 0 && !load.is_done() {
-                self.ping()?;
+                self.ping(beat)?;
                 pings = self.lanes.len();
                 beat = now + BEAT;
             }
@@ -102,7 +102,7 @@ impl Target {
                     self.lanes[lane].outstanding -= 1;
                     load.completed(end.finished.finished);
                     heard(1, 0);
-                    seen.end(*end);
+                    seen.end(*end, self.peer.dialect.ignore_eos);
                 }
                 Ok(News::Here(pulse)) => {
                     pings -= 1;
@@ -135,11 +135,9 @@ impl Service for Target {
             return Err(Error::Target(TargetError::AllFailed {
                 url: self.peer.address.to_string(),
                 requests: seen.finished.len(),
-                cause: seen.failures.into_keys().next().unwrap_or_default(),
+                cause: most_frequent(seen.failures),
             }));
         }
-        let asked = self.peer.dialect.ignore_eos;
-        let stopped = |r: &&Finished| asked && r.reason == FinishReason::Stop;
         let tokens: usize = seen.finished.iter().map(|r| r.token_times.len()).sum();
         Ok(Ran {
             records: Records::default(),
@@ -153,7 +151,7 @@ impl Service for Target {
                 chunks: seen.chunks,
                 tokens_per_chunk: (seen.chunks > 0).then(|| tokens as f64 / seen.chunks as f64),
                 counted: seen.counted.unwrap_or(Counted::Chunks),
-                ended_early: seen.finished.iter().filter(stopped).count(),
+                ended_early: seen.ended_early,
                 failures: seen.failures,
             }),
             finished: seen.finished,
@@ -169,11 +167,18 @@ struct Seen {
     lag_ms: Vec<f64>,
     chunks: usize,
     counted: Option<Counted>,
+    ended_early: usize,
     failures: BTreeMap<String, usize>,
 }
 
 impl Seen {
-    fn end(&mut self, end: End) {
+    fn end(&mut self, end: End, ignore_eos: bool) {
+        self.ended_early += usize::from(match end.finished.reason {
+            FinishReason::Stop => ignore_eos,
+            // To what its context holds, as vLLM does.
+            FinishReason::Length => end.is_short(),
+            _ => false,
+        });
         self.late_ms
             .push(ms(end.sent.saturating_sub(end.finished.arrival)));
         self.chunks += end.chunks;
@@ -189,6 +194,11 @@ impl Seen {
     fn pulse(&mut self, pulse: &Pulse) {
         self.lag_ms.push(ms(pulse.lag));
     }
+}
+
+fn most_frequent(failures: BTreeMap<String, usize>) -> String {
+    let most = failures.into_iter().max_by_key(|(_, times)| *times);
+    most.map(|(cause, _)| cause).unwrap_or_default()
 }
 
 fn ms(d: Duration) -> f64 {

@@ -41,7 +41,16 @@ pub struct End {
     pub sent: Duration,
     pub chunks: usize,
     pub counted: Counted,
+    /// Tokens that were asked for.
+    pub asked: usize,
     pub failure: Option<Failure>,
+}
+
+impl End {
+    /// The server says that it has fewer tokens than were asked for.
+    pub fn is_short(&self) -> bool {
+        self.counted != Counted::Chunks && self.finished.token_times.len() < self.asked
+    }
 }
 
 /// Why a request failed.
@@ -102,6 +111,7 @@ pub async fn exchange(client: &Client, peer: &Peer, request: Request, came: impl
         sent,
         chunks: answer.chunks(),
         counted,
+        asked: request.max_new_tokens,
         failure,
     }
 }
@@ -136,7 +146,7 @@ async fn follow(
                 Some(bytes) => answer.push(bytes, now),
                 None => answer.finish(now),
             };
-            pushed.map_err(|cause| failed(FinishReason::Failed, None, &cause))?;
+            pushed.map_err(|cause| failed(FinishReason::Failed, answer.refusal(), &cause))?;
             let more = answer.chunks() - before;
             came(more);
             if more > 0 {

@@ -20,7 +20,7 @@ use crate::request::Request;
 /// What a lane is told.
 enum Told {
     Send(Request),
-    /// To answer at once, with the moment at which it was told.
+    /// To answer at once, with the moment at which it was to be told.
     Ping(Duration),
 }
 
@@ -33,7 +33,7 @@ pub enum News {
 /// An answer to a ping.
 pub struct Pulse {
     pub lane: usize,
-    /// Until the event loop got to it.
+    /// From when it was due to when the event loop got to it.
     pub lag: Duration,
     /// Of the thread, since it began.
     pub cpu: Duration,
@@ -80,8 +80,8 @@ impl Lane {
         self.tell(Told::Send(request))
     }
 
-    pub fn ping(&self, now: Duration) -> Result<(), TargetError> {
-        self.tell(Told::Ping(now))
+    pub fn ping(&self, due: Duration) -> Result<(), TargetError> {
+        self.tell(Told::Ping(due))
     }
 
     fn tell(&self, what: Told) -> Result<(), TargetError> {
@@ -112,11 +112,11 @@ async fn follow(
     let since = ThreadTime::now();
     while let Some(told) = hears.recv().await {
         match told {
-            Told::Ping(at) => {
+            Told::Ping(due) => {
                 // Nobody listens any more at the end of a sweep.
                 let _ = news.send(News::Here(Pulse {
                     lane,
-                    lag: peer.clock.now().saturating_sub(at),
+                    lag: peer.clock.now().saturating_sub(due),
                     cpu: since.elapsed(),
                     chunks: chunks.take(),
                 }));

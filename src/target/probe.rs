@@ -118,8 +118,15 @@ impl Probe<'_> {
             let remedy = "give --ignore-eos false; outputs then end where the model ends them";
             return Err(self.unusable(cause, remedy));
         }
-        let remedy = "give --model with the server's own tokenizer, another prompt, or \
-                      --target-prompts text";
+        let remedy = match forms.last() {
+            Some(PromptForm::Text) => {
+                "give --model with the server's own tokenizer, or another prompt"
+            }
+            _ => {
+                "give --model with the server's own tokenizer, another prompt, or \
+                 --target-prompts text"
+            }
+        };
         Err(self.unusable(format!("it refuses a completion ({refused})"), remedy))
     }
 
@@ -130,7 +137,7 @@ impl Probe<'_> {
                 "the server refuses token ids ({cause}): prompts are sent as text"
             ));
         }
-        let (sent, counted) = (self.asked.prompt.len(), end.finished.prompt_len);
+        let (sent, counted) = (self.tokens_of(dialect.prompts), end.finished.prompt_len);
         if sent != counted {
             notes.push(format!(
                 "the server counts {counted} tokens in a prompt of {sent}: --model names whose \
@@ -144,6 +151,21 @@ impl Probe<'_> {
             address: self.asked.address.clone(),
             dialect,
             notes,
+        }
+    }
+
+    /// Of the prompt as it is sent, by the tokenizer here.
+    fn tokens_of(&self, form: PromptForm) -> usize {
+        let ids = &self.asked.prompt;
+        let again = |text: String| self.tokenizer.encode(&text);
+        match form {
+            PromptForm::Ids => ids.len(),
+            // One that is no text has been refused.
+            PromptForm::Text => self
+                .tokenizer
+                .decode(ids)
+                .and_then(again)
+                .map_or(ids.len(), |ids| ids.len()),
         }
     }
 

@@ -26,6 +26,11 @@ impl<'a> OutputText<'a> {
         Ok(self.shown.push(&self.decoded.push(token)?))
     }
 
+    /// Whole characters that are held back, since a stop string may begin with them.
+    pub fn held(&self) -> usize {
+        self.shown.held()
+    }
+
     /// A stop string has come: there is no more text, and the request may be cancelled.
     pub fn is_stopped(&self) -> bool {
         self.shown.is_stopped()

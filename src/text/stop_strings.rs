@@ -77,6 +77,11 @@ impl StopStream<'_> {
         self.held.drain(..certain).collect()
     }
 
+    /// Characters that are not shown yet.
+    pub fn held(&self) -> usize {
+        self.held.chars().count()
+    }
+
     /// A stop string has come.
     pub fn is_stopped(&self) -> bool {
         self.stopped

@@ -8,4 +8,4 @@ mod prompts;
 pub use arrivals::{Arrivals, Load, RequestOptions};
 pub use drive::{DriveError, drive};
 pub use lengths::LengthMix;
-pub use prompts::{Ask, from_lines, random};
+pub use prompts::{Ask, fresh, from_lines, random};

@@ -45,3 +45,44 @@ pub fn random(
         })
         .collect()
 }
+
+/// Prompts of [`random`], with token ids that nobody has seen before: lengths are those of the seed, ids are
+/// others each time.
+pub fn fresh(
+    input: &LengthMix,
+    output: &LengthMix,
+    vocab: usize,
+    count: usize,
+    seed: u64,
+) -> Vec<Ask> {
+    let mut asks = random(input, output, vocab, count, seed);
+    let mut rng = rand::rng();
+    for ask in &mut asks {
+        ask.prompt.fill_with(|| rng.random_range(0..vocab as u32));
+    }
+    asks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fresh_prompts_have_the_lengths_of_their_seed_and_ids_of_their_own() {
+        let (input, output) = ("20-40".parse().unwrap(), "1-9".parse().unwrap());
+        let lengths = |asks: &[Ask]| -> Vec<_> {
+            asks.iter()
+                .map(|ask| (ask.prompt.len(), ask.output_len))
+                .collect()
+        };
+        let known = random(&input, &output, 1000, 50, 7);
+        let asks = [(); 2].map(|()| fresh(&input, &output, 1000, 50, 7));
+        for asks in &asks {
+            assert_eq!(lengths(asks), lengths(&known));
+            assert!(asks.iter().flat_map(|ask| &ask.prompt).all(|id| *id < 1000));
+        }
+        for (i, ask) in known.iter().enumerate() {
+            assert!(ask.prompt != asks[0][i].prompt && asks[0][i].prompt != asks[1][i].prompt);
+        }
+    }
+}

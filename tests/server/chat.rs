@@ -39,13 +39,13 @@ impl Chatting {
 fn a_conversation_is_the_template_continued() {
     let chatting = Chatting::start();
     let plain = chatting.served.complete(&json!({
-        "prompt": "SYSTEM: be brief\nUSER: Who art thou?\nHAMLET:", "max_tokens": 12, "temperature": 0,
+        "prompt": "SYSTEM: be brief\nUSER: Who art\nthou?\nHAMLET:", "max_tokens": 12, "temperature": 0,
     }));
     let ask = json!({
         "model": "batchlab-shakespeare", "max_tokens": 12, "temperature": 0,
         "messages": [
             {"role": "system", "content": "be brief"},
-            {"role": "user", "content": [{"type": "text", "text": "Who art "}, {"type": "text", "text": "thou?"}]},
+            {"role": "user", "content": [{"type": "text", "text": "Who art"}, {"type": "text", "text": "thou?"}]},
         ],
     });
     let whole = chatting.chat(&ask);

@@ -8,6 +8,7 @@ use batchlab::sampling::Sampling;
 use serde_json::json;
 
 use crate::process::Served;
+use crate::spelled::{self, LINE};
 
 const TOLERANCE: f64 = 1e-4;
 
@@ -87,7 +88,9 @@ fn values_are_those_of_the_model() {
         };
         of(tokens[i].as_str().unwrap(), chosen[i].as_f64().unwrap());
         let top = top[i].as_object().unwrap();
-        assert_eq!(top.len(), 5);
+        // The best five, and the one that was drawn.
+        let drawn = top.keys().position(|name| *name == tokens[i]).unwrap();
+        assert_eq!(top.len(), 5 + usize::from(drawn == 5));
         let told: Vec<f64> = top.values().map(|v| v.as_f64().unwrap()).collect();
         assert!(told.is_sorted_by(|a, b| a >= b), "{told:?}");
         assert!(told.iter().map(|v| v.exp()).sum::<f64>() <= 1.0 + TOLERANCE);
@@ -96,13 +99,13 @@ fn values_are_those_of_the_model() {
         }
         let mut best = expected.clone();
         best.sort_by(|a, b| b.total_cmp(a));
-        let worst = top.values().next_back().unwrap().as_f64().unwrap();
+        let worst = top.values().nth(4).unwrap().as_f64().unwrap();
         assert!((worst - best[4]).abs() < TOLERANCE);
     }
 }
 
 #[test]
-fn none_of_the_others_are_told_without_being_asked_for() {
+fn the_others_are_not_told_without_being_asked_for() {
     let served = Served::start(&[]);
     let ask = |logprobs: u32| {
         served.complete(
@@ -110,7 +113,14 @@ fn none_of_the_others_are_told_without_being_asked_for() {
         )
     };
     let none = ask(0)["choices"][0]["logprobs"].clone();
-    assert_eq!(none["top_logprobs"], json!([{}, {}, {}]));
+    for i in 0..3 {
+        let alone = none["top_logprobs"][i].as_object().unwrap();
+        assert_eq!(alone.len(), 1);
+        assert_eq!(
+            alone[none["tokens"][i].as_str().unwrap()],
+            none["token_logprobs"][i]
+        );
+    }
     // Greedy takes the most probable one.
     let one = ask(1)["choices"][0]["logprobs"].clone();
     assert_eq!(one["token_logprobs"], none["token_logprobs"]);
@@ -119,4 +129,23 @@ fn none_of_the_others_are_told_without_being_asked_for() {
         assert_eq!(top.values().next().unwrap(), &one["token_logprobs"][i]);
         assert_eq!(*top.keys().next().unwrap(), one["tokens"][i]);
     }
+}
+
+/// Also where a part of the text before it is held back, since a stop string may begin there.
+#[test]
+fn a_token_has_its_place_in_the_text() {
+    let model = spelled::model();
+    let served = Served::start(&["--model", model.path().to_str().unwrap()]);
+    let answer = served.complete(&json!({
+        "prompt": "\n", "max_tokens": LINE.len(), "temperature": 0, "logprobs": 0, "stop": ["k no"],
+    }));
+    let choice = &answer["choices"][0];
+    assert_eq!(choice["text"], LINE);
+    let whole = |bytes: usize| {
+        LINE.char_indices()
+            .filter(|(at, c)| at + c.len_utf8() <= bytes)
+            .count()
+    };
+    let places: Vec<usize> = (0..LINE.len()).map(whole).collect();
+    assert_eq!(choice["logprobs"]["text_offset"], json!(places));
 }

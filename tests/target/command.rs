@@ -133,6 +133,7 @@ fn a_server_gets_the_whole_report() {
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("Latency against clients") && page.contains("until the first token"));
     assert!(!page.contains("Expectations") && !page.contains("batch 0"));
+    assert!(page.contains("knee") && !page.contains("knee: 0 clients"));
     // The report again, from what is saved.
     let mut again = Command::cargo_bin("batchlab").unwrap();
     again
@@ -141,6 +142,54 @@ fn a_server_gets_the_whole_report() {
         .assert()
         .success()
         .stdout(contains("server"));
+}
+
+/// A server may keep what it has computed of a prompt.
+#[test]
+fn random_prompts_never_come_again() {
+    let server = Server::start(Answer::whole);
+    let dir = tempdir().unwrap();
+    for run in ["a", "b"] {
+        small(&server.url, &dir.path().join(run))
+            .args([
+                "--input-len=20",
+                "--num-runs=2",
+                "--max-concurrency=1,2",
+                "--load=closed",
+            ])
+            .assert()
+            .success()
+            .stderr(contains("come again").not());
+    }
+    let asked = server.asked();
+    let prompts: Vec<String> = asked.iter().map(|a| a["prompt"].to_string()).collect();
+    assert!(prompts.len() > 2 * 2 * 2 * 6, "{}", prompts.len());
+    let different: std::collections::BTreeSet<_> = prompts.iter().collect();
+    // But for the first contact's.
+    assert_eq!(different.len(), prompts.len() - 1);
+    let long = "a prompt ".repeat(20);
+    small(&server.url, &dir.path().join("c"))
+        .args(["--prompt", &long, "--load=closed"])
+        .assert()
+        .success()
+        .stderr(contains("come again").and(contains("--no-enable-prefix-caching")));
+}
+
+#[test]
+fn random_prompts_can_be_sent_as_text() {
+    let server = Server::start(Answer::whole);
+    let dir = tempdir().unwrap();
+    small(&server.url, &dir.path().join("r"))
+        .args(["--input-len=20", "--target-prompts=text", "--load=closed"])
+        .assert()
+        .success()
+        .stderr(contains("prompts as text"));
+    let texts = server.asked();
+    assert!(
+        texts
+            .iter()
+            .all(|asked| !asked["prompt"].as_str().unwrap().is_empty())
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use batchlab::clock::WallClock;
 use batchlab::model::Tokenizer;
 use batchlab::target::{Asked, Contact, PromptForm, TargetError, contact};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::server::{Answer, Server, events};
 
@@ -47,10 +47,7 @@ fn a_server_that_takes_everything_is_asked_for_everything() {
         (PromptForm::Ids, 0)
     );
     let sent = server.asked();
-    assert_eq!(
-        (sent.len(), &sent[0]["prompt"]),
-        (1, &serde_json::json!([10, 11, 12]))
-    );
+    assert_eq!((sent.len(), &sent[0]["prompt"]), (1, &json!([10, 11, 12])));
     assert_eq!(sent[0]["stream_options"]["continuous_usage_stats"], true);
     let bearer = Some("Bearer secret".to_string());
     assert_eq!(server.authorization(), [bearer.clone(), bearer]);
@@ -95,6 +92,35 @@ fn what_a_server_refuses_is_left_out_and_told() {
     };
     let error = ask(ids).unwrap_err().to_string();
     assert!(error.contains("--target-prompts text"), "{error}");
+}
+
+/// vLLM says in the stream of a 200 that it takes no such tokens.
+#[test]
+fn a_refusal_in_the_stream_is_one() {
+    let no_ids = |asked: &Value| match &asked["prompt"] {
+        Value::Array(_) => {
+            let error =
+                json!({"error": {"message": "Token id 12 is out of vocabulary", "code": 400}});
+            Answer::of(&[format!("data: {error}\n\n"), "data: [DONE]\n\n".into()])
+        }
+        _ => Answer::whole(asked),
+    };
+    let contact = ask(asked(&Server::start(no_ids).url)).unwrap();
+    assert_eq!(contact.dialect.prompts, PromptForm::Text);
+    assert!(
+        contact.notes[0].contains("out of vocabulary"),
+        "{:?}",
+        contact.notes
+    );
+    let ids = Asked {
+        prompts: Some(PromptForm::Ids),
+        ..asked(&Server::start(no_ids).url)
+    };
+    let error = ask(ids).unwrap_err().to_string();
+    assert!(
+        error.contains("--model with the server's own tokenizer"),
+        "{error}"
+    );
 }
 
 #[test]

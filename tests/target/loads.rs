@@ -165,6 +165,22 @@ fn every_way_to_end_has_its_reason() {
     assert!(client.cpu_s > 0.0 && client.late_send_ms.unwrap().n == 14);
 }
 
+/// As vLLM cuts an answer to what its context holds.
+#[test]
+fn an_answer_that_is_shorter_than_asked_is_counted() {
+    let server = Server::start(|asked| {
+        let tokens = asked["max_tokens"].as_u64().unwrap() as usize;
+        let cut = match first_id(asked) {
+            101 => tokens - 1,
+            _ => tokens,
+        };
+        Answer::of(&events(asked, cut, "length"))
+    });
+    let ran = run(&server, Load::Offline, &[5; 3], LONG).unwrap();
+    assert!(ran.finished.iter().all(|r| r.reason == Length));
+    assert_eq!(ran.client.unwrap().ended_early, 1);
+}
+
 #[test]
 fn an_answer_without_a_token_is_waited_for_so_long() {
     // The first contact is answered.

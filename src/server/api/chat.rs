@@ -137,7 +137,9 @@ fn content(value: Option<Value>) -> Result<String, ApiError> {
         Some(list @ Value::Array(_)) => {
             let parts: Vec<TextPart> =
                 serde_json::from_value(list).map_err(|e| wrong(format!(": {e}")))?;
-            Ok(parts.into_iter().map(|part| part.text).collect())
+            let texts: Vec<String> = parts.into_iter().map(|part| part.text).collect();
+            // As vLLM joins them.
+            Ok(texts.join("\n"))
         }
         _ => Err(wrong(String::new())),
     }

@@ -129,7 +129,7 @@ struct Logprobs {
     text_offset: Vec<usize>,
 }
 
-/// The most probable tokens, the best first. Of several of one name, as parts of characters are, the best.
+/// The most probable tokens, the best first, and the one that was drawn. Of several of one name, as parts of characters are, the best.
 struct Top(Vec<(String, f32)>);
 
 impl Serialize for Top {
@@ -147,8 +147,10 @@ impl Logprobs {
         tokenizer: &Tokenizer,
     ) -> Result<(), ApiError> {
         if let Some(logprobs) = &token.logprobs {
-            let mut top: Vec<(String, f32)> = Vec::with_capacity(logprobs.top.len());
-            for &(id, logprob) in &logprobs.top {
+            // The token itself is always there, as OpenAI has it.
+            let chosen = (token.id, logprobs.chosen);
+            let mut top: Vec<(String, f32)> = Vec::with_capacity(logprobs.top.len() + 1);
+            for &(id, logprob) in logprobs.top.iter().chain([&chosen]) {
                 let name = tokenizer.name(id)?;
                 if !top.iter().any(|(known, _)| known == &name) {
                     top.push((name, logprob));

@@ -42,7 +42,7 @@ fn figure(index: usize, t: &TradeOff<'_>) -> Result<Figure, super::ChartError> {
             x: t.points[i].throughput,
             y: t.points[i].latency,
             name: "knee".into(),
-            label: format!("knee: {}", t.cells[i].result.cell.size()),
+            label: format!("knee: {}", of_knee(t, t.cells[i])),
         }),
     };
     Ok(Figure {
@@ -116,6 +116,14 @@ fn label(t: &TradeOff<'_>, cell: &Measured) -> String {
         _ if policy == PolicyKind::Server => cell.result.cell.size(),
         (_, Some(window)) if padding == Padding::Padded => format!("{window} ms"),
         _ => cell.result.cell.setting(),
+    }
+}
+
+/// The size, or the load of a server that is sent several.
+fn of_knee(t: &TradeOff<'_>, cell: &Measured) -> String {
+    match cell.result.cell.policy {
+        PolicyKind::Server => label(t, cell),
+        _ => cell.result.cell.size(),
     }
 }
 
