@@ -179,7 +179,9 @@ impl Measure<'_> {
         Ok(match &workload.prompts {
             Prompts::Lines(lines) => from_lines(lines, output, count, seed),
             Prompts::Random(lengths) => random(lengths, output, self.vocab, count, seed),
-            Prompts::Fresh(lengths) => fresh(lengths, output, self.vocab, count, seed),
+            Prompts::Fresh(lengths) => {
+                fresh(random(lengths, output, self.vocab, count, seed), self.vocab)
+            }
         })
     }
 

@@ -46,16 +46,8 @@ pub fn random(
         .collect()
 }
 
-/// Prompts of [`random`], with token ids that nobody has seen before: lengths are those of the seed, ids are
-/// others each time.
-pub fn fresh(
-    input: &LengthMix,
-    output: &LengthMix,
-    vocab: usize,
-    count: usize,
-    seed: u64,
-) -> Vec<Ask> {
-    let mut asks = random(input, output, vocab, count, seed);
+/// The same lengths, of random token ids that nobody has seen before.
+pub fn fresh(mut asks: Vec<Ask>, vocab: usize) -> Vec<Ask> {
     let mut rng = rand::rng();
     for ask in &mut asks {
         ask.prompt.fill_with(|| rng.random_range(0..vocab as u32));
@@ -76,7 +68,7 @@ mod tests {
                 .collect()
         };
         let known = random(&input, &output, 1000, 50, 7);
-        let asks = [(); 2].map(|()| fresh(&input, &output, 1000, 50, 7));
+        let asks = [(); 2].map(|()| fresh(known.clone(), 1000));
         for asks in &asks {
             assert_eq!(lengths(asks), lengths(&known));
             assert!(asks.iter().flat_map(|ask| &ask.prompt).all(|id| *id < 1000));

@@ -285,7 +285,7 @@ fn what_cannot_be_is_one_clear_line() {
         (nobody, &["--load=day2"], 2, "--load day2"),
         (nobody, &["--max-concurrency=0"], 2, "--max-concurrency: 0"),
         (
-            &nobody,
+            nobody,
             &["--max-concurrency=2", "--request-rate=1"],
             2,
             "give one of them",
