@@ -43,7 +43,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         let bound = Bound::to(&args.host, args.port).await?;
         let address = bound.address();
         info!(
-            "loading {}; {address} answers that it is not ready",
+            "loading {}; until then {address} answers 503",
             model.spec.name
         );
         let server = tokio::select! {

@@ -40,7 +40,7 @@ pub fn run(args: &SweepArgs, asked: &Asked, address: &Address) -> anyhow::Result
     if repeats(&workloads) {
         eprintln!(
             "the same prompts come again and again: a server that keeps what it has computed of a prompt \
-             (vLLM without --no-enable-prefix-caching) answers from there; --input-len has prompts that never repeat"
+             (vLLM without --no-enable-prefix-caching) does not compute them again; --input-len has prompts that never repeat"
         );
     }
     let (gpu, sampler) = watch_gpu(gpu_of(args, address), &clock);
@@ -95,7 +95,7 @@ fn first_prompt(workloads: &[Workload], vocab: usize) -> Vec<u32> {
     })
 }
 
-/// What an engine with a cache of prompts would otherwise not compute, are others each time.
+/// Random prompts differ in every run, so that no prefix cache answers them.
 fn not_seen_before(mut workload: Workload) -> Workload {
     if let Prompts::Random(lengths) = workload.prompts {
         workload.prompts = Prompts::Fresh(lengths);
@@ -103,7 +103,7 @@ fn not_seen_before(mut workload: Workload) -> Workload {
     workload
 }
 
-/// Fewer tokens are not kept: a block of vLLM's cache has as many.
+/// vLLM keeps whole blocks of so many tokens.
 const LEAST_KEPT: usize = 16;
 
 /// Whether prompts come again that a server may have kept.

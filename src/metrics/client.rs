@@ -80,7 +80,7 @@ impl ClientCost {
             ));
         }
         (lag > LONGEST_LAG_MS)
-            .then(|| format!("it came {lag:.1} ms late or more to 1 % of what it had to read"))
+            .then(|| format!("an event loop of it ran {lag:.1} ms late or more 1 % of the time"))
     }
 }
 
@@ -114,7 +114,7 @@ mod tests {
             cost(5.0, 0.1, 5.5)
                 .doubt()
                 .unwrap()
-                .contains("came 5.5 ms late")
+                .contains("ran 5.5 ms late")
         );
     }
 }

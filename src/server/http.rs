@@ -13,7 +13,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
 use tower_service::Service;
 use tracing::warn;
@@ -24,7 +24,7 @@ use super::socket::Socket;
 
 /// A client that has not sent its headers by then is let go, as is one that keeps a connection and asks
 /// nothing.
-pub const HEADERS_TIMEOUT: Duration = Duration::from_secs(30);
+const HEADERS_TIMEOUT: Duration = Duration::from_secs(30);
 /// A client that has read nothing for so long, while something waits for it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const MOST_HEADERS: usize = 100;
@@ -34,14 +34,15 @@ const MOST_BUFFERED: usize = 64 << 10;
 const BREATH: Duration = Duration::from_millis(50);
 
 /// Accepts connections until it is dropped; those that are open go on.
-pub async fn accept(app: Arc<App>, listener: TcpListener, router: Router, open: &GracefulShutdown) {
-    let places = Arc::new(Semaphore::new(app.options.max_connections));
+pub async fn accept(
+    app: Arc<App>,
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    router: Router,
+    open: &GracefulShutdown,
+) {
     loop {
-        // More wait in the system's own queue.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
-        let stream = next(&listener).await;
+        let (place, stream) = next(&listener, &places).await;
         let (connection, patience) = connection(stream, router.clone());
         let connection = open.watch(connection);
         let app = Arc::clone(&app);
@@ -60,11 +61,16 @@ pub async fn accept(app: Arc<App>, listener: TcpListener, router: Router, open: 
     }
 }
 
-/// The next connection.
-pub async fn next(listener: &TcpListener) -> TcpStream {
+/// The next connection, once there is a place for it; more wait in the system's own queue.
+pub async fn next(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> (Option<OwnedSemaphorePermit>, TcpStream) {
+    // None: the places are closed, which nobody does.
+    let place = Arc::clone(places).acquire_owned().await.ok();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok((stream, _)) => return (place, stream),
             Err(error) => warn!(%error, "a connection was not accepted"),
         }
         tokio::time::sleep(BREATH).await;
@@ -83,16 +89,20 @@ fn connection(
     let mut stream = TimeoutStream::new(socket);
     stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let (progress, patience) = patience(peer);
-    let connection = http1::Builder::new()
+    let service = RouterService { router, progress };
+    let connection = http1().serve_connection(TokioIo::new(Box::pin(stream)), service);
+    (connection, patience)
+}
+
+/// Connections as bounded as all are.
+pub fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_TIMEOUT)
         .max_headers(MOST_HEADERS)
-        .max_buf_size(MOST_BUFFERED)
-        .serve_connection(
-            TokioIo::new(Box::pin(stream)),
-            RouterService { router, progress },
-        );
-    (connection, patience)
+        .max_buf_size(MOST_BUFFERED);
+    builder
 }
 
 /// The router as hyper calls it.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{error, info};
@@ -40,6 +41,8 @@ pub struct Bound {
 pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
+    /// Of connections.
+    places: Arc<Semaphore>,
     follower: Follower,
 }
 
@@ -71,6 +74,7 @@ impl Bound {
         set_up: impl FnOnce() -> Result<EngineSetup, Error> + Send + 'static,
     ) -> Result<Server, Error> {
         let listener = self.listener;
+        let places = Arc::new(Semaphore::new(options.max_connections));
         let chat_template = match &options.chat_template {
             Some(file) => Ok(ChatTemplate::from_file(file)?),
             None => model.chat_template(),
@@ -82,7 +86,7 @@ impl Bound {
             news,
         } = tokio::select! {
             engine = EngineThread::start(clock, set_up) => engine?,
-            never = loading::answer(&listener, options.max_connections) => match never {},
+            never = loading::answer(&listener, &places) => match never {},
         };
         let app = App::new(options, model, chat_template, about, clock, commands);
         let app = Arc::new(app);
@@ -90,6 +94,7 @@ impl Bound {
             follower: Follower::new(Arc::clone(&app), news),
             app,
             listener,
+            places,
         })
     }
 }
@@ -100,12 +105,14 @@ impl Server {
         let Self {
             app,
             listener,
+            places,
             follower,
         } = self;
+        let router = router(Arc::clone(&app));
         let open = GracefulShutdown::new();
         let mut engine = pin!(end(tokio::spawn(follower.follow())));
         let failed = tokio::select! {
-            () = http::accept(Arc::clone(&app), listener, router(Arc::clone(&app)), &open) => None,
+            () = http::accept(Arc::clone(&app), listener, places, router, &open) => None,
             () = stop => None,
             ended = &mut engine => Some(failure(ended)),
         };

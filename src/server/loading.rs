@@ -4,36 +4,27 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn;
 use axum::routing::get;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::api::{ApiError, health, refusals};
+use super::api::{ApiError, health};
 use super::http;
 
 /// Until it is dropped; connections that are open get their one answer.
-pub async fn answer(listener: &TcpListener, max_connections: usize) -> Infallible {
+pub async fn answer(listener: &TcpListener, places: &Arc<Semaphore>) -> Infallible {
     let router = Router::new()
-        .route("/health", get(health))
-        .fallback(not_ready)
-        .layer(from_fn(refusals));
-    let places = Arc::new(Semaphore::new(max_connections));
+        .route("/health", get(health).fallback(not_ready))
+        .fallback(not_ready);
     loop {
-        let place = Arc::clone(&places).acquire_owned().await;
-        let stream = http::next(listener).await;
-        // The next request is for the server that is ready then.
-        let connection = http1::Builder::new()
+        let (place, stream) = http::next(listener, places).await;
+        let service = TowerToHyperService::new(router.clone());
+        // Kept alive it would stay with this router when the model is there.
+        let connection = http::http1()
             .keep_alive(false)
-            .timer(TokioTimer::new())
-            .header_read_timeout(http::HEADERS_TIMEOUT)
-            .serve_connection(
-                TokioIo::new(stream),
-                TowerToHyperService::new(router.clone()),
-            );
+            .serve_connection(TokioIo::new(stream), service);
         tokio::spawn(async move {
             let _place = place;
             // An error: the client has left.

@@ -7,7 +7,7 @@
 //!
 //! The engine has a thread of its own, on which nothing else happens: commands come in and one message a
 //! step goes out, so that no client can hold it up. Everything about a request's text (its tokens, its
-//! stop strings, its JSON) is the work of the request's own task.
+//! stop strings, its JSON) is the work of the request's own task. Until the engine is there, `loading` answers.
 
 mod admission;
 mod api;

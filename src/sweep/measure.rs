@@ -86,7 +86,7 @@ impl Measure<'_> {
     ) -> Result<Measured, Error> {
         let rate = sent.rate;
         let warm = self.warm_up(cell)?;
-        // An open load sends the same requests whatever the policy does with them.
+        // An open load sends requests of the same lengths at the same times, whatever the policy does with them.
         let mut requests = match sent.requests {
             Some(requests) => requests,
             None => self.requests_for(rate.unwrap_or(warm))?,

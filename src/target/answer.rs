@@ -145,10 +145,14 @@ impl State {
             )
         })?;
         if let Some(error) = chunk.error {
-            let code = error["code"].as_u64().filter(|_| self.pieces.is_empty());
+            let cause = message(data);
+            if !self.pieces.is_empty() {
+                return Err(format!("it broke off: {cause}"));
+            }
+            let code = error["code"].as_u64();
             let code = code.and_then(|code| u16::try_from(code).ok());
             self.refusal = code.and_then(|code| StatusCode::from_u16(code).ok());
-            return Err(format!("it broke off: {}", message(data)));
+            return Err(cause);
         }
         let counts = chunk.usage.unwrap_or_default();
         self.prompt_tokens = counts

@@ -106,6 +106,8 @@ impl Target {
                 }
                 Ok(News::Here(pulse)) => {
                     pings -= 1;
+                    // A loop that was late is asked again from then on.
+                    beat = beat.max(pulse.at);
                     heard(0, pulse.chunks);
                     seen.pulse(&pulse);
                 }

@@ -146,7 +146,7 @@ async fn follow(
                 Some(bytes) => answer.push(bytes, now),
                 None => answer.finish(now),
             };
-            pushed.map_err(|cause| failed(FinishReason::Failed, answer.refusal(), &cause))?;
+            pushed.map_err(|cause| failed(reason(answer.refusal()), answer.refusal(), &cause))?;
             let more = answer.chunks() - before;
             came(more);
             if more > 0 {
@@ -203,12 +203,19 @@ async fn send(
     if status.is_success() {
         return Ok(response);
     }
-    let reason = match status {
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => FinishReason::Rejected,
-        _ => FinishReason::Failed,
-    };
     let text = message(&response.bytes().await.unwrap_or_default());
-    Err(failed(reason, Some(status), &format!("{status}: {text}")))
+    let cause = format!("{status}: {text}");
+    Err(failed(reason(Some(status)), Some(status), &cause))
+}
+
+/// How a request ends that got no answer.
+fn reason(status: Option<StatusCode>) -> FinishReason {
+    match status {
+        Some(StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => {
+            FinishReason::Rejected
+        }
+        _ => FinishReason::Failed,
+    }
 }
 
 async fn drain(response: &mut Response) {

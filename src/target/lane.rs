@@ -33,7 +33,9 @@ pub enum News {
 /// An answer to a ping.
 pub struct Pulse {
     pub lane: usize,
-    /// From when it was due to when the event loop got to it.
+    /// When the event loop got to it.
+    pub at: Duration,
+    /// From when it was due to then.
     pub lag: Duration,
     /// Of the thread, since it began.
     pub cpu: Duration,
@@ -113,10 +115,12 @@ async fn follow(
     while let Some(told) = hears.recv().await {
         match told {
             Told::Ping(due) => {
+                let at = peer.clock.now();
                 // Nobody listens any more at the end of a sweep.
                 let _ = news.send(News::Here(Pulse {
                     lane,
-                    lag: peer.clock.now().saturating_sub(due),
+                    at,
+                    lag: at.saturating_sub(due),
                     cpu: since.elapsed(),
                     chunks: chunks.take(),
                 }));

@@ -1,10 +1,11 @@
 //! The first contact: is there a server, which model, and what does it take.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::Client;
 use serde::Deserialize;
+use tokio::time::sleep;
 
 use super::exchange::{End, Failure, Peer, STALL, broken, client, exchange};
 use super::wire::{Dialect, PromptForm, Usage, message};
@@ -15,8 +16,10 @@ use crate::model::Tokenizer;
 use crate::request::Request;
 use crate::sampling::Sampling;
 
-/// A server that loads may be cannot be waited for as long as under a load.
+/// For one answer, and for a server that loads to be ready.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two questions whether it is.
+const RETRY: Duration = Duration::from_millis(500);
 const FEW: usize = 2;
 
 /// What is asked of a server.
@@ -59,6 +62,7 @@ pub fn contact(
             client,
             tokenizer,
             clock,
+            begin: Instant::now(),
         }
         .contact(),
     )
@@ -69,6 +73,7 @@ struct Probe<'a> {
     client: Client,
     tokenizer: Arc<Tokenizer>,
     clock: WallClock,
+    begin: Instant,
 }
 
 #[derive(Deserialize)]
@@ -138,6 +143,12 @@ impl Probe<'_> {
             ));
         }
         let (sent, counted) = (self.tokens_of(dialect.prompts), end.finished.prompt_len);
+        if sent != self.asked.prompt.len() {
+            notes.push(format!(
+                "as text, a prompt of {} tokens has {sent}: the lengths of prompts are not quite those asked for",
+                self.asked.prompt.len()
+            ));
+        }
         if sent != counted {
             notes.push(format!(
                 "the server counts {counted} tokens in a prompt of {sent}: --model names whose \
@@ -170,11 +181,15 @@ impl Probe<'_> {
     }
 
     async fn first_model(&self) -> Result<String, TargetError> {
-        let url = self.asked.address.of("models");
-        let response = self.client.get(url).timeout(PATIENCE).send().await;
-        let response = response.map_err(|e| self.absent(&broken(&e)))?;
-        let status = response.status();
-        let body = response.bytes().await.unwrap_or_default();
+        let (status, body) = loop {
+            let url = self.asked.address.of("models");
+            let response = self.client.get(url).timeout(PATIENCE).send().await;
+            let response = response.map_err(|e| self.absent(&broken(&e)))?;
+            let status = response.status();
+            if !self.loads(status.as_u16()).await {
+                break (status, response.bytes().await.unwrap_or_default());
+            }
+        };
         if !status.is_success() {
             let cause = format!("GET /v1/models gives {status}: {}", message(&body));
             return Err(self.refused(status.as_u16(), cause, "give --target-model NAME"));
@@ -206,7 +221,13 @@ impl Probe<'_> {
             arrival: Duration::ZERO,
             timeout: Some(PATIENCE),
         };
-        let mut end = exchange(&self.client, &peer, request, |_| {}).await;
+        let mut end = loop {
+            let end = exchange(&self.client, &peer, request.clone(), |_| {}).await;
+            let status = end.failure.as_ref().and_then(|failure| failure.status);
+            if !self.loads(status.unwrap_or(0)).await {
+                break end;
+            }
+        };
         match end.failure.take() {
             None => Ok(Ok(end)),
             Some(Failure {
@@ -227,6 +248,15 @@ impl Probe<'_> {
         }
     }
 
+    /// Whether a server with this answer may be ready soon, after a moment.
+    async fn loads(&self, status: u16) -> bool {
+        let may = status == 503 && self.begin.elapsed() < PATIENCE;
+        if may {
+            sleep(RETRY).await;
+        }
+        may
+    }
+
     fn absent(&self, cause: &str) -> TargetError {
         let cause = format!("no completion comes from there ({cause})");
         self.unusable(cause, "start the server, or check the address")
@@ -235,6 +265,7 @@ impl Probe<'_> {
     fn refused(&self, status: u16, cause: String, remedy: &str) -> TargetError {
         let remedy = match status {
             401 | 403 => "give --api-key, or set OPENAI_API_KEY",
+            503 => "wait until the server is ready, then try again",
             _ => remedy,
         };
         self.unusable(cause, remedy)

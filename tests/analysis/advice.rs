@@ -82,6 +82,18 @@ fn where_nothing_is_feasible_it_says_so_and_names_the_nearest() {
         reason.contains("2 req/s, where p99 TTFT is 300.0 ms, the limit 200 ms"),
         "{reason}"
     );
+    let [_, _, documents] = Scenario::presets();
+    let failed = Shape {
+        failed: 20,
+        ..SHAPE
+    };
+    let without_limits = advise(&[cell(0, closed(1), failed)], documents)
+        .reasons()
+        .join("; ");
+    assert!(
+        without_limits.starts_with("no feasible configuration; nearest is dynamic batch 1"),
+        "{without_limits}"
+    );
     // No cells at all.
     let none = advise(&[], chat());
     assert!(none.pick.is_none() && none.reasons()[0].contains("no cell was measured"));

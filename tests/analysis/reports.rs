@@ -5,7 +5,7 @@ use std::path::Path;
 use batchlab::analysis::{Analysis, Context};
 use batchlab::report::{Report, ResultsFolder, SavedSweep, remeasure, tables, write_page};
 use batchlab::scheduler::Padding;
-use batchlab::sweep::{CellResult, Measured, PolicyKind};
+use batchlab::sweep::{CellResult, CellSpec, Measured, PolicyKind};
 use batchlab::telemetry::{GpuReading, GpuSample};
 use tempfile::tempdir;
 
@@ -66,6 +66,30 @@ fn what_was_written_is_read_back() {
     assert_eq!(saved.header.cells_total, 3);
     assert_eq!(saved.samples(2).unwrap(), [sample]);
     assert_eq!(saved.samples(7).unwrap(), []);
+}
+
+#[test]
+fn the_knee_of_a_servers_open_loads_is_a_load() {
+    let dir = tempdir().unwrap();
+    let folder = dir.path().join("r");
+    let loads = [(1, 100.0, 8.0), (8, 120.0, 60.0), (40, 500.0, 75.0)];
+    let one = |(index, (rows, service_ms, rate)): (usize, (usize, f64, f64))| {
+        let spec = CellSpec {
+            policy: PolicyKind::Server,
+            window_ms: None,
+            ..poisson(0, rate)
+        };
+        let shape = Shape {
+            rows,
+            service_ms,
+            rate: Some(rate),
+            ..SHAPE
+        };
+        cell(index, spec, shape)
+    };
+    let cells: Vec<Measured> = loads.into_iter().enumerate().map(one).collect();
+    write(&folder, &cells, &[]);
+    assert!(page(&folder).contains("knee: 60.00 req/s"));
 }
 
 #[test]

@@ -106,7 +106,7 @@ impl Serving {
     /// Waits until it is ready.
     pub fn ready(self) -> Self {
         while send(self.address, "GET", "/ready", "", b"").status != 200 {
-            thread::yield_now();
+            thread::sleep(Duration::from_millis(5));
         }
         self
     }

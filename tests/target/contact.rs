@@ -1,6 +1,7 @@
 //! The first contact: what a server takes is found out by trying.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use batchlab::clock::WallClock;
 use batchlab::model::Tokenizer;
@@ -92,6 +93,40 @@ fn what_a_server_refuses_is_left_out_and_told() {
     };
     let error = ask(ids).unwrap_err().to_string();
     assert!(error.contains("--target-prompts text"), "{error}");
+}
+
+#[test]
+fn a_server_that_loads_is_waited_for() {
+    let asked_before = AtomicUsize::new(0);
+    let server = Server::start(move |asked| match asked_before.fetch_add(1, SeqCst) {
+        0 => Answer::refusal(503, "the model is being loaded"),
+        _ => Answer::whole(asked),
+    });
+    let contact = ask(asked(&server.url)).unwrap();
+    assert_eq!(
+        (contact.dialect.prompts, contact.notes.len()),
+        (PromptForm::Ids, 0)
+    );
+    assert_eq!(server.asked().len(), 2);
+}
+
+#[test]
+fn a_text_of_other_length_than_its_prompt_is_told() {
+    // Two ids of which the tokenizer makes one.
+    let tokenizer = Tokenizer::open(None).unwrap().1;
+    let halves = ["H", "AM"].map(|text| tokenizer.encode(text).unwrap()[0]);
+    assert_eq!(tokenizer.encode("HAM").unwrap().len(), 1);
+    let server = Server::start(|asked| {
+        let events = events(asked, 2, "length");
+        Answer::of(&events)
+    });
+    let text = Asked {
+        prompts: Some(PromptForm::Text),
+        prompt: halves.to_vec(),
+        ..asked(&server.url)
+    };
+    let notes = ask(text).unwrap().notes;
+    assert!(notes[0].contains("a prompt of 2 tokens has 1"), "{notes:?}");
 }
 
 /// vLLM says in the stream of a 200 that it takes no such tokens.

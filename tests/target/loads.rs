@@ -99,10 +99,13 @@ fn every_way_to_end_has_its_reason() {
                 all.concat().replace('\n', "\r\n"),
             ]),
             112 => Answer::of(&[all.concat()]),
+            113 => Answer::of(&[
+                "data: {\"error\": {\"message\": \"later\", \"code\": 429}}\n\n".into(),
+            ]),
             _ => Answer::whole(asked),
         }
     });
-    let ran = run(&server, Load::Offline, &[5; 14], LONG).unwrap();
+    let ran = run(&server, Load::Offline, &[5; 15], LONG).unwrap();
     let mut finished = ran.finished;
     finished.sort_by_key(|r| r.id);
     let ends: Vec<_> = finished
@@ -125,6 +128,7 @@ fn every_way_to_end_has_its_reason() {
             (Stop, 2),
             (Length, 5),
             (Length, 5),
+            (Rejected, 0),
             (Length, 5),
         ]
     );
@@ -161,8 +165,8 @@ fn every_way_to_end_has_its_reason() {
             "{cause}: {causes:?}"
         );
     }
-    assert_eq!(client.failures.values().sum::<usize>(), 8);
-    assert!(client.cpu_s > 0.0 && client.late_send_ms.unwrap().n == 14);
+    assert_eq!(client.failures.values().sum::<usize>(), 9);
+    assert!(client.cpu_s > 0.0 && client.late_send_ms.unwrap().n == 15);
 }
 
 /// As vLLM cuts an answer to what its context holds.

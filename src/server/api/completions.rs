@@ -147,7 +147,7 @@ impl Logprobs {
         tokenizer: &Tokenizer,
     ) -> Result<(), ApiError> {
         if let Some(logprobs) = &token.logprobs {
-            // The token itself is always there, as OpenAI has it.
+            // The drawn token's name is always there, as OpenAI has it.
             let chosen = (token.id, logprobs.chosen);
             let mut top: Vec<(String, f32)> = Vec::with_capacity(logprobs.top.len() + 1);
             for &(id, logprob) in logprobs.top.iter().chain([&chosen]) {

@@ -16,7 +16,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinError;
 
 pub use error::ApiError;
-pub use request_log::refusals;
 pub use router::{health, router};
 
 use self::fields::Fields;
