@@ -1,11 +1,14 @@
 //! What a server answers while its model loads.
 
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::client::{connect, send};
+use crate::process::{command, terminate};
 use crate::serving::{Serving, cpu_runner, engine};
 
 const LONG: Duration = Duration::from_secs(600);
@@ -37,4 +40,22 @@ fn a_server_that_loads_is_there_and_not_ready() {
     assert_eq!(complete().status, 200);
     serving.stop.unwrap().send(()).unwrap();
     serving.served.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_signal_ends_a_server_that_loads() {
+    // Its weights take seconds.
+    let mut server = command(0, &["--model=dummy:gpt2-xl", "--max-num-seqs=1"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stderr.take().unwrap());
+    let mut log = String::new();
+    while !log.contains("loading dummy:gpt2-xl") {
+        assert_ne!(lines.read_line(&mut log).unwrap(), 0, "it ended: {log}");
+    }
+    terminate(&server);
+    lines.read_to_string(&mut log).unwrap();
+    assert_eq!(server.wait().unwrap().code(), Some(0), "{log}");
+    assert!(!log.contains("listening"), "{log}");
 }

@@ -28,6 +28,13 @@ pub fn command(port: u16, args: &[&str]) -> Command {
     command
 }
 
+/// SIGTERM.
+pub fn terminate(server: &Child) {
+    let id = server.id().to_string();
+    let sent = Command::new("kill").args(["-TERM", &id]).status();
+    assert!(sent.unwrap().success());
+}
+
 impl Served {
     /// Returns when the server is ready.
     pub fn start(args: &[&str]) -> Self {
@@ -108,9 +115,7 @@ impl Served {
 
     /// SIGTERM.
     pub fn terminate(&self) {
-        let id = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status();
-        assert!(sent.unwrap().success());
+        terminate(&self.child);
     }
 
     /// Its exit code and whole log, when it has ended by itself.
