@@ -40,7 +40,8 @@ pub fn run(args: &SweepArgs, asked: &Asked, address: &Address) -> anyhow::Result
     if repeats(&workloads) {
         eprintln!(
             "the same prompts come again and again: a server that keeps what it has computed of a prompt \
-             (vLLM without --no-enable-prefix-caching) does not compute them again; --input-len has prompts that never repeat"
+             (vLLM without --no-enable-prefix-caching) does not compute them again; \
+             --input-len has prompts that never repeat"
         );
     }
     let (gpu, sampler) = watch_gpu(gpu_of(args, address), &clock);

@@ -186,7 +186,7 @@ impl Probe<'_> {
             let response = self.client.get(url).timeout(PATIENCE).send().await;
             let response = response.map_err(|e| self.absent(&broken(&e)))?;
             let status = response.status();
-            if !self.loads(status.as_u16()).await {
+            if !self.waited(status.as_u16()).await {
                 break (status, response.bytes().await.unwrap_or_default());
             }
         };
@@ -224,7 +224,7 @@ impl Probe<'_> {
         let mut end = loop {
             let end = exchange(&self.client, &peer, request.clone(), |_| {}).await;
             let status = end.failure.as_ref().and_then(|failure| failure.status);
-            if !self.loads(status.unwrap_or(0)).await {
+            if !self.waited(status.unwrap_or(0)).await {
                 break end;
             }
         };
@@ -248,13 +248,13 @@ impl Probe<'_> {
         }
     }
 
-    /// Whether a server with this answer may be ready soon, after a moment.
-    async fn loads(&self, status: u16) -> bool {
-        let may = status == 503 && self.begin.elapsed() < PATIENCE;
-        if may {
+    /// Waits a moment for a server whose status says that it may be ready soon; says whether it did.
+    async fn waited(&self, status: u16) -> bool {
+        let may_be_ready = status == 503 && self.begin.elapsed() < PATIENCE;
+        if may_be_ready {
             sleep(RETRY).await;
         }
-        may
+        may_be_ready
     }
 
     fn absent(&self, cause: &str) -> TargetError {

@@ -131,18 +131,15 @@ fn request(reader: &mut BufReader<TcpStream>) -> Option<(String, Option<String>,
     Some((path, authorization, body))
 }
 
-fn send(writer: &mut TcpStream, answer: Answer, before_end: impl FnOnce()) -> std::io::Result<()> {
+fn send(writer: &mut TcpStream, answer: Answer, before_end: impl Fn()) -> std::io::Result<()> {
     write!(
         writer,
         "HTTP/1.1 {} -\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",
         answer.status
     )?;
-    let mut before_end = Some(before_end);
     let mut parts = answer.parts.into_iter();
     while let Some(part) = parts.next() {
-        if parts.len() == 0
-            && let Some(before_end) = before_end.take()
-        {
+        if parts.len() == 0 {
             before_end();
         }
         match part {

@@ -129,7 +129,8 @@ struct Logprobs {
     text_offset: Vec<usize>,
 }
 
-/// The most probable tokens, the best first, and the one that was drawn. Of several of one name, as parts of characters are, the best.
+/// The most probable tokens, the best first, and the one that was drawn. Of several of one name, as parts of
+/// characters are, the best.
 struct Top(Vec<(String, f32)>);
 
 impl Serialize for Top {
